@@ -1,0 +1,102 @@
+#pragma once
+/// Every setting of a run, shared by all programs, so that one configuration file serves the whole conversion.
+///
+/// A field named `a_b` is the command-line option `--a-b` and the TOML key `a-b`. Zero or empty means "derive it", as
+/// said beside the field. src/options.cpp holds the one table of names, help texts and ranges.
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace lolcats {
+
+struct Options {
+    // Files
+    std::string model;             ///< Hugging Face directory of the teacher
+    std::string tokens;            ///< HDF5 token store: /tokens int32 [n,T], optional /labels
+    std::string work = "work";     ///< directory that receives hidden/, transfer/ and lora/
+    std::string feature_maps;      ///< safetensors file or directory of trained feature maps
+    std::string adapter;           ///< PEFT directory of a trained LoRA adapter
+    std::string init_feature_maps; ///< feature maps that training starts from
+    std::string init_adapter;      ///< adapter that LoRA training starts from
+    std::string dump_gradients;    ///< HDF5 file for the gradients of the first batch's loss
+    std::string save_logits;       ///< HDF5 file for /logits [n,T,V]
+
+    // Method
+    int block_layers = 0;                     ///< k, decoder layers in a block; 0: all of them (joint)
+    int window = 64;                          ///< w, width of the softmax window
+    std::string attention = "terrace";        ///< teacher | terrace | sliding | none
+    std::string feature_map = "hedgehog";     ///< hedgehog | hedgehog_half | t2r | exp_dim | exp_dim_half | pos_elu
+    int feature_dim = 0;                      ///< f; 0: half the head dimension (t2r: the head dimension)
+    std::string feature_map_init = "uniform"; ///< uniform | identity
+    bool tie_feature_maps = false;            ///< one map for queries and keys
+    bool affine_attention_factors = false;    ///< weigh the linear branch by 1 - gamma instead of 1
+
+    // Numerics
+    std::string dtype = "bf16";        ///< f32 | bf16: type of the frozen weights and the residual stream
+    std::string hidden_dtype = "auto"; ///< auto (as dtype) | f32 | bf16: type of stored hidden states
+    std::string gemm = "auto";         ///< auto | exact | f32 | bf16: arithmetic of matrix products
+    std::uint64_t seed = 0;
+
+    // Data
+    int validation = 0;   ///< first sequences held out from training for evaluation
+    int sequences = 0;    ///< use only the first so many sequences; 0: all
+    bool shuffle = false; ///< new order every epoch, from the seed
+
+    // Training
+    int batch_size = 8;  ///< sequences in an optimiser step
+    int micro_batch = 1; ///< sequences computed at once
+    int steps = 0;       ///< optimiser steps; 0: epochs over the data
+    int epochs = 1;
+    double lr = 0; ///< 0: 1e-2 for attention transfer, 1e-4 for LoRA
+    double min_lr = 1e-5;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double epsilon = 1e-8;
+    double weight_decay = 0;
+    double clip = 1.0;                ///< 2-norm that gradients are clipped to; 0: no clipping
+    std::string schedule = "plateau"; ///< plateau | constant
+    double plateau_factor = 0.1;
+    int plateau_patience = 10; ///< evaluations without improvement before the rate falls
+    int eval_every = 100;      ///< optimiser steps between evaluations
+    int log_every = 10;        ///< optimiser steps between lines on the console
+    double mse_factor = 1000;
+    double xent_factor = 0;
+
+    // LoRA
+    int lora_rank = 8;
+    double lora_alpha = 16;
+    double lora_dropout = 0;
+    std::vector<std::string> lora_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
+    bool train_feature_maps = false; ///< LoRA stage also trains the feature maps and mixing factors
+
+    // Machine
+    int pipeline_ranks = 0; ///< ranks the layers are spread over; 0: as many as divide the ranks and have a block
+
+    // lolcats_plan
+    double plan_tokens = 20e6;    ///< training tokens
+    int plan_length = 1024;       ///< tokens in a sequence, T
+    int plan_ranks = 0;           ///< 0: one a block
+    double plan_memory = 80e9;    ///< bytes of memory a rank
+    double plan_flops = 400e12;   ///< sustained FLOP/s a rank
+    double plan_bandwidth = 10e9; ///< file-system bytes/s, all ranks together
+
+    std::set<std::string> given; ///< names (as on the command line, no dashes) that the user set in any way
+
+    [[nodiscard]] bool is_given(const std::string& name) const { return given.contains(name); }
+};
+
+/// Reads the configuration file and the command line. Unknown keys, values out of range and missing files throw Error;
+/// the nearest known key is named. `--help` and `--version` put what is to be printed (by one rank) in `text` and
+/// return false: the program has nothing left to do.
+bool parse_options(int argc, const char* const* argv, const std::string& program, const std::string& purpose,
+                   Options& options, std::string& text);
+
+/// The resolved settings in the order of their table, for the run deck stored in what is written.
+nlohmann::ordered_json to_json(const Options& options);
+
+/// The resolved settings as an aligned text table; settings the user gave are marked.
+std::string to_table(const Options& options);
+
+} // namespace lolcats

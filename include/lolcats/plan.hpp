@@ -1,0 +1,61 @@
+#pragma once
+/// What a conversion will cost, worked out before anything runs: blocks, parameters, disk, memory, arithmetic, hours.
+#include "lolcats/model_config.hpp"
+#include "lolcats/options.hpp"
+
+#include <array>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+namespace lolcats {
+
+/// The three stages: hidden states, attention transfer, LoRA.
+inline constexpr int plan_stages = 3;
+
+/// The cost of one choice of k. Per-rank figures are those of the most loaded rank.
+struct BlockPlan {
+    int block_layers; ///< k
+    int blocks;       ///< c = ceil(L / k)
+    int ranks;        ///< all of them in one pipeline, or several pipelines side by side
+    int pipeline_ranks;
+    int layers_per_rank;
+    double block_weight_bytes;              ///< the decoder layers of one (whole) block
+    double rank_weight_bytes;               ///< the decoder layers a rank owns
+    double store_bytes_article;             ///< hidden states, counted as L/k stored inputs
+    double store_bytes;                     ///< as this program stores them: none for block 0, the rest rounded up
+    std::array<double, plan_stages> memory; ///< bytes a rank needs
+    std::array<double, plan_stages> compute_hours;
+    std::array<double, plan_stages> io_hours; ///< stored hidden states written (stage 0) or read (stage 1)
+    std::array<double, plan_stages> hours;    ///< the sum: no overlap is counted on
+
+    [[nodiscard]] double largest_memory() const;
+};
+
+struct Plan {
+    ModelConfig model;
+    double tokens;
+    int length;
+    double memory;     ///< bytes a rank has
+    double flops;      ///< sustained FLOP/s a rank
+    double bandwidth;  ///< file-system bytes/s
+    double parameters; ///< of the whole model
+    double layer_parameters;
+    double weight_bytes;           ///< of the whole model
+    double feature_map_parameters; ///< feature maps and mixing factors
+    double lora_parameters;
+    double flops_per_token_layer;      ///< 2 (D H d + 2 D H_kv d + H d D + 3 D F)
+    std::vector<BlockPlan> choices;    ///< increasing k: 1, the chosen one, the largest that fits, joint
+    std::size_t chosen;                ///< index of --block-layers in `choices`
+    std::vector<std::string> warnings; ///< one line each
+};
+
+/// Throws Error if the settings cannot describe a run of this model.
+Plan make_plan(const ModelConfig& model, const Options& options);
+
+/// The plan as an aligned text table.
+std::string to_text(const Plan& plan);
+
+nlohmann::ordered_json to_json(const Plan& plan);
+
+} // namespace lolcats

@@ -1,0 +1,108 @@
+#include "io/checkpoint.hpp"
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "io/file.hpp"
+#include "io/nearest_name.hpp"
+#include "lolcats/error.hpp"
+
+namespace lolcats::io {
+namespace {
+
+constexpr const char* single_file = "model.safetensors";
+constexpr const char* index_file = "model.safetensors.index.json";
+
+bool holds_pytorch_weights(const std::filesystem::path& directory) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with("pytorch_model") && name.find(".bin") != std::string::npos) return true;
+    }
+    return false;
+}
+
+[[noreturn]] void fail_without_weights(const std::filesystem::path& directory) {
+    if (holds_pytorch_weights(directory)) {
+        fail("{}: has only pytorch_model.bin weights; convert them to safetensors (save_pretrained with "
+             "safe_serialization=True)",
+             directory.string());
+    }
+    fail("{}: has neither {} nor {}: it is no Hugging Face model directory, or its download is incomplete; fetch it "
+         "again",
+         directory.string(), single_file, index_file);
+}
+
+/// Shards lie beside their index: a name with a directory in it could read any file of the machine.
+void check_shard_name(const std::string& shard, const std::filesystem::path& index) {
+    if (shard.empty() || shard == "." || shard == ".." || shard.find('/') != std::string::npos ||
+        shard.find('\0') != std::string::npos) {
+        fail("{}: names the shard \"{}\", which is not a plain file name; fetch the index again", index.string(),
+             printable(shard));
+    }
+}
+
+} // namespace
+
+Checkpoint::Checkpoint(const std::filesystem::path& directory) : directory_(directory) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(directory, error)) {
+        fail("{}: is not a directory; give the Hugging Face directory of the model", directory.string());
+    }
+    if (std::filesystem::exists(directory / single_file, error)) return;
+    if (!std::filesystem::exists(directory / index_file, error)) fail_without_weights(directory);
+    read_index(directory / index_file);
+}
+
+void Checkpoint::read_index(const std::filesystem::path& index) {
+    using nlohmann::json;
+    index_text_ = read_file(index);
+    const auto bounded = [&](int depth, json::parse_event_t, json&) {
+        if (depth > 8) fail("{}: is nested more than 8 deep; fetch it again", index.string());
+        return true;
+    };
+    try {
+        const json parsed = json::parse(index_text_, bounded);
+        weight_map_ = parsed.at("weight_map").get<std::map<std::string, std::string>>();
+    } catch (const json::exception& error) {
+        fail("{}: is not an index with a weight_map of names ({}); fetch it again", index.string(),
+             printable(error.what()));
+    }
+    if (weight_map_.empty()) fail("{}: its weight_map is empty; fetch it again", index.string());
+    for (const auto& [tensor, shard] : weight_map_) check_shard_name(shard, index);
+}
+
+const SafetensorsFile& Checkpoint::open(const std::string& file) const {
+    const std::scoped_lock lock(mutex_);
+    auto& opened = files_[file];
+    if (!opened) opened = std::make_unique<SafetensorsFile>(directory_ / file);
+    return *opened;
+}
+
+const SafetensorsFile& Checkpoint::file_with(const std::string& name) const {
+    if (weight_map_.empty()) return open(single_file);
+    const auto found = weight_map_.find(name);
+    if (found == weight_map_.end()) {
+        fail("{}: has no tensor {}; the nearest name in it is \"{}\"", (directory_ / index_file).string(),
+             printable(name), printable(nearest_key(name, weight_map_)));
+    }
+    return open(found->second);
+}
+
+bool Checkpoint::contains(const std::string& name) const {
+    return weight_map_.empty() ? open(single_file).contains(name) : weight_map_.contains(name);
+}
+
+const TensorInfo& Checkpoint::info(const std::string& name) const {
+    return file_with(name).info(name);
+}
+
+std::string Checkpoint::identity() const {
+    const std::string config = read_file(directory_ / "config.json");
+    const std::uint64_t weights =
+        weight_map_.empty() ? open(single_file).header_hash() : hash64(std::as_bytes(std::span(index_text_)));
+    const std::string both = to_hex(hash64(std::as_bytes(std::span(config)))) + to_hex(weights);
+    return to_hex(hash64(std::as_bytes(std::span(both))));
+}
+
+} // namespace lolcats::io

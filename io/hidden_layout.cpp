@@ -1,0 +1,87 @@
+#include "io/hidden_layout.hpp"
+
+#include "lolcats/error.hpp"
+
+namespace lolcats::io {
+namespace hidden_layout {
+
+using std::filesystem::path;
+
+namespace {
+
+DType stored_dtype(const hdf5::Dataset& states, const path& file) {
+    const hdf5::Datatype type(hdf5::check(H5Dget_type(states.get()), file, "read the type of the states"));
+    for (const DType dtype : {DType::bf16, DType::f32}) {
+        if (H5Tequal(type.get(), element_type(dtype).get()) > 0) return dtype;
+    }
+    fail("{}: its states are neither bfloat16 nor float32", file.string());
+}
+
+void check_vector(const hdf5::File& file, const path& name, const char* dataset, std::int64_t sequences) {
+    const Shape shape = hdf5::shape_of(hdf5::open_dataset(file, name, dataset), name);
+    if (shape != Shape{sequences}) {
+        fail("{}: {} has shape {}, not [{}]", name.string(), dataset, to_string(shape), sequences);
+    }
+}
+
+} // namespace
+
+void check_info(const HiddenStoreInfo& info, const path& file) {
+    if (info.sequences < 1 || info.length < 1 || info.width < 1) {
+        fail("{}: a store of shape [{}, {}, {}] was asked for", file.string(), info.sequences, info.length, info.width);
+    }
+    if (info.dtype != DType::f32 && info.dtype != DType::bf16) {
+        fail("{}: hidden states are stored as F32 or BF16, not {}", file.string(), name_of(info.dtype));
+    }
+    element_count({info.sequences, info.length, info.width, std::int64_t{4}}, file.string());
+}
+
+hdf5::Datatype element_type(DType dtype) {
+    if (dtype == DType::bf16) return hdf5::make_bfloat16_type();
+    return hdf5::Datatype(hdf5::check(H5Tcopy(H5T_IEEE_F32LE), path("float32"), "copy a type"));
+}
+
+std::string difference(const HiddenStoreInfo& found, const HiddenStoreInfo& wanted) {
+    const auto differ = [](const char* what, const auto& is, const auto& should) {
+        return is == should ? std::string() : fmt::format("its {} is {}, not {}", what, is, should);
+    };
+    for (const auto& text :
+         {differ("number of sequences", found.sequences, wanted.sequences),
+          differ("sequence length", found.length, wanted.length), differ("width", found.width, wanted.width),
+          differ("element type", name_of(found.dtype), name_of(wanted.dtype)),
+          differ("block", found.block, wanted.block), differ("layer", found.layer, wanted.layer),
+          differ("model identity", found.model_identity, wanted.model_identity),
+          differ("token identity", found.tokens_identity, wanted.tokens_identity)}) {
+        if (!text.empty()) return text;
+    }
+    return {};
+}
+
+HiddenStoreInfo read_info(const hdf5::File& file, const path& name) {
+    const auto version = hdf5::read_int_attribute(file, name, "format_version");
+    if (version != hidden_store_format_version) {
+        fail("{}: has format version {}; this program reads {}", name.string(), version, hidden_store_format_version);
+    }
+    const auto states = hdf5::open_dataset(file, name, states_name);
+    const Shape shape = hdf5::shape_of(states, name);
+    if (shape.size() != 3) fail("{}: {} has shape {}, not [n, T, D]", name.string(), states_name, to_string(shape));
+    check_vector(file, name, checksums_name, shape[0]);
+    check_vector(file, name, marks_name, shape[0]);
+    HiddenStoreInfo info{shape[0], shape[1], shape[2], stored_dtype(states, name), 0, 0, {}, {}, {}};
+    info.block = static_cast<int>(hdf5::read_int_attribute(file, name, "block"));
+    info.layer = static_cast<int>(hdf5::read_int_attribute(file, name, "layer"));
+    info.model_identity = hdf5::read_string_attribute(file, name, "model_identity");
+    info.tokens_identity = hdf5::read_string_attribute(file, name, "tokens_identity");
+    info.run_deck = hdf5::read_string_attribute(file, name, "run_deck");
+    check_info(info, name);
+    return info;
+}
+
+} // namespace hidden_layout
+
+HiddenStoreInfo read_hidden_store_info(const std::filesystem::path& file) {
+    const auto lock = hdf5::lock_library();
+    return hidden_layout::read_info(hdf5::open_read_only(file), file);
+}
+
+} // namespace lolcats::io

@@ -1,0 +1,122 @@
+#include "io/token_store.hpp"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "io/file.hpp"
+#include "lolcats/error.hpp"
+
+namespace lolcats::io {
+namespace {
+
+void check_integers(const hdf5::Dataset& dataset, const std::filesystem::path& path, const std::string& name) {
+    const hdf5::Datatype type(hdf5::check(H5Dget_type(dataset.get()), path, "read the type of " + name));
+    if (H5Tget_class(type.get()) != H5T_INTEGER) fail("{}: {} does not hold integers", path.string(), name);
+}
+
+} // namespace
+
+TokenStore::TokenStore(const std::filesystem::path& path, int vocab_size, std::int64_t limit)
+    : path_(path), vocab_size_(vocab_size) {
+    const auto lock = hdf5::lock_library();
+    try {
+        open();
+    } catch (const Error& error) {
+        fail("{}; give an HDF5 file with /tokens, integers [n, T], and /labels of the same shape or none",
+             error.what());
+    }
+    if (limit < 0 || limit > stored_sequences_) {
+        fail("{}: {} sequences were asked for, but it holds {}; lower --sequences", path.string(), limit,
+             stored_sequences_);
+    }
+    sequences_ = limit == 0 ? stored_sequences_ : limit;
+}
+
+void TokenStore::open() {
+    const auto& path = path_;
+    file_ = hdf5::open_read_only(path);
+    tokens_ = hdf5::open_dataset(file_, path, "/tokens");
+    check_integers(tokens_, path, "/tokens");
+    const Shape shape = hdf5::shape_of(tokens_, path);
+    if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || shape[1] > std::numeric_limits<int>::max()) {
+        fail("{}: /tokens has shape {}, not [n, T] with n, T > 0", path.string(), to_string(shape));
+    }
+    stored_sequences_ = shape[0];
+    length_ = shape[1];
+    if (!hdf5::has_dataset(file_, "/labels")) return;
+    labels_ = hdf5::open_dataset(file_, path, "/labels");
+    check_integers(labels_, path, "/labels");
+    if (const Shape labels = hdf5::shape_of(labels_, path); labels != shape) {
+        fail("{}: /labels has shape {}, but /tokens has {}", path.string(), to_string(labels), to_string(shape));
+    }
+}
+
+void TokenStore::read_rows(const hdf5::Dataset& dataset, std::int64_t first, std::int64_t count,
+                           std::int32_t* out) const {
+    const auto lock = hdf5::lock_library();
+    const Shape extents{count, length_};
+    const auto space = hdf5::select(dataset, path_, {first, 0}, extents);
+    const auto memory = hdf5::make_dataspace(extents);
+    hdf5::check(H5Dread(dataset.get(), H5T_NATIVE_INT32, memory.get(), space.get(), H5P_DEFAULT, out), path_,
+                "read sequence " + std::to_string(first));
+}
+
+void TokenStore::check_sequence(std::int64_t sequence) const {
+    if (sequence < 0 || sequence >= sequences_) {
+        fail("{}: sequence {} was asked for, but {} are in use", path_.string(), sequence, sequences_);
+    }
+}
+
+void TokenStore::read_tokens(std::int64_t sequence, std::int32_t* out) const {
+    check_sequence(sequence);
+    read_rows(tokens_, sequence, 1, out);
+    check_vocabulary(sequence, out);
+}
+
+void TokenStore::check_vocabulary(std::int64_t sequence, const std::int32_t* tokens) const {
+    const auto* end = tokens + length_;
+    const auto* bad = std::find_if(tokens, end, [&](std::int32_t t) { return t < 0 || t >= vocab_size_; });
+    if (bad == end) return;
+    fail("{}: sequence {}, position {} holds token {}, outside the model's vocabulary of {}: it was made with another "
+         "tokenizer; make it again with the model's",
+         path_.string(), sequence, bad - tokens, *bad, vocab_size_);
+}
+
+void TokenStore::read_labels(std::int64_t sequence, std::int32_t* out) const {
+    if (!has_labels()) return read_tokens(sequence, out);
+    check_sequence(sequence);
+    read_rows(labels_, sequence, 1, out);
+    const auto* bad = std::find_if(out, out + length_, [&](std::int32_t label) {
+        return label != ignored_label && (label < 0 || label >= vocab_size_);
+    });
+    if (bad != out + length_) {
+        fail("{}: sequence {}, position {} holds label {}, neither {} nor in the model's vocabulary of {}; make "
+             "the labels again with the model's tokenizer",
+             path_.string(), sequence, bad - out, *bad, ignored_label, vocab_size_);
+    }
+}
+
+std::string TokenStore::identity() const {
+    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+    if (!state) throw std::bad_alloc();
+    XXH3_64bits_reset(state.get());
+    const std::int64_t shape[] = {stored_sequences_, length_};
+    XXH3_64bits_update(state.get(), shape, sizeof shape);
+    const std::int64_t batch = std::clamp<std::int64_t>((1 << 20) / length_, 1, stored_sequences_);
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(batch * length_));
+    for (std::int64_t first = 0; first < stored_sequences_; first += batch) {
+        const std::int64_t count = std::min(batch, stored_sequences_ - first);
+        read_rows(tokens_, first, count, tokens.data());
+        for (std::int64_t i = 0; i < count && first + i < sequences_; ++i) {
+            check_vocabulary(first + i, tokens.data() + i * length_);
+        }
+        XXH3_64bits_update(state.get(), tokens.data(), static_cast<std::size_t>(count * length_) * sizeof tokens[0]);
+    }
+    return to_hex(XXH3_64bits_digest(state.get()));
+}
+
+} // namespace lolcats::io

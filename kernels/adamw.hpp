@@ -1,0 +1,20 @@
+#pragma once
+/// AdamW with decoupled weight decay and bias correction.
+#include "kernels/views.hpp"
+
+namespace lolcats {
+
+struct AdamWSettings {
+    double beta1;
+    double beta2;
+    double epsilon;
+    double weight_decay;
+};
+
+/// One update of `values` from `gradients` times `gradient_scale` (the clipping factor). `step` counts from 1. All
+/// arrays are [n]; gradients stay as they are.
+void adamw(const AdamWSettings& settings, double learning_rate, double gradient_scale, long step,
+           const Vector<double>& gradients, const Vector<float>& first_moments, const Vector<float>& second_moments,
+           const Vector<float>& values);
+
+} // namespace lolcats

@@ -1,0 +1,27 @@
+#pragma once
+/// Small loops over whole arrays.
+#include "kernels/views.hpp"
+
+namespace lolcats {
+
+/// sums[i] += values[i]; values is [r, c] with its elements in order, sums [r c].
+template <class Real>
+void add_to(const Vector<double>& sums, const Matrix<Real>& values);
+
+/// sums[h m + i] += values[(b H + h), i] for b = 0 .. B-1 in this order; values is [B H, m].
+template <class Real>
+void add_over_batch(int batch, int heads, const Matrix<Real>& values, const Vector<double>& sums);
+
+/// a += b, both [n, m].
+template <class Real>
+void add(const Matrix<Real>& a, const Matrix<Real>& b);
+
+/// Rounds to the nearest bf16 value in place.
+template <class Real>
+void round_to_bf16(const Matrix<Real>& values);
+
+/// Whether all elements are finite.
+template <class Real>
+bool all_finite(const Matrix<Real>& values);
+
+} // namespace lolcats

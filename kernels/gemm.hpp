@@ -1,0 +1,59 @@
+#pragma once
+/// Matrix products. One object a model: it owns conversion buffers and compiled primitives, and is not thread-safe.
+#include "kernels/views.hpp"
+#include "lolcats/bfloat16.hpp"
+
+#include <memory>
+#include <string>
+
+namespace lolcats {
+
+/// A frozen weight [outputs, inputs] in the type it is kept in: exactly one of the two arrays is allocated.
+template <class Real>
+struct Weight {
+    Matrix<Real> full;
+    Matrix<BFloat16> half;
+    Vector<Real> bias; ///< [outputs]; empty if there is none
+
+    [[nodiscard]] bool is_half() const { return half.extent(0) > 0; }
+    [[nodiscard]] int outputs() const { return static_cast<int>(is_half() ? half.extent(0) : full.extent(0)); }
+    [[nodiscard]] int inputs() const { return static_cast<int>(is_half() ? half.extent(1) : full.extent(1)); }
+};
+
+enum class Transpose { no, yes };
+
+/// How products are computed.
+enum class Arithmetic {
+    exact, ///< double sums in a fixed order (kernels/exact_gemm.hpp)
+    f32,   ///< oneDNN in float; bf16 weights are widened
+    bf16   ///< products with bf16 weights in bf16 with float sums, all others as f32
+};
+
+/// Of f32 and bf16, what this processor does faster with bf16 weights, from a short measurement; f32 where it has no
+/// bf16 instructions.
+Arithmetic measure_arithmetic();
+
+template <class Real>
+class Gemm {
+public:
+    explicit Gemm(Arithmetic arithmetic);
+    ~Gemm();
+    Gemm(const Gemm&) = delete;
+    Gemm& operator=(const Gemm&) = delete;
+
+    /// C = alpha op(A) op(B) + beta C
+    void multiply(Transpose a_op, Transpose b_op, Real alpha, const Matrix<Real>& a, const Matrix<Real>& b, Real beta,
+                  const Matrix<Real>& c);
+
+    /// y[n, outputs] = (add ? y : 0) + x[n, inputs] W^T + bias
+    void linear(const Matrix<Real>& x, const Weight<Real>& weight, const Matrix<Real>& y, bool add = false);
+
+    /// dx[n, inputs] = (add ? dx : 0) + dy[n, outputs] W
+    void linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add = false);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+} // namespace lolcats

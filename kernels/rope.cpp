@@ -1,0 +1,76 @@
+#include "kernels/rope.hpp"
+
+#include <cmath>
+#include <numbers>
+
+namespace lolcats {
+
+namespace {
+
+double scaled_frequency(double frequency, const RopeScaling& scaling) {
+    const double wavelength = 2 * std::numbers::pi / frequency;
+    const double original = scaling.original_max_position_embeddings;
+    if (wavelength < original / scaling.high_freq_factor) return frequency;
+    if (wavelength > original / scaling.low_freq_factor) return frequency / scaling.factor;
+    const double smooth =
+        (original / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+    return (1 - smooth) * frequency / scaling.factor + smooth * frequency;
+}
+
+} // namespace
+
+std::vector<double> rope_frequencies(const ModelConfig& config) {
+    std::vector<double> frequencies(config.head_dim / 2);
+    for (std::size_t i = 0; i < frequencies.size(); ++i) {
+        frequencies[i] = std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / config.head_dim);
+        if (config.rope_scaling) frequencies[i] = scaled_frequency(frequencies[i], *config.rope_scaling);
+    }
+    return frequencies;
+}
+
+template <class Real>
+RopeTable<Real>::RopeTable(const ModelConfig& config, int length)
+    : cosine(uninitialized("rope_cosine"), length, config.head_dim / 2),
+      sine(uninitialized("rope_sine"), length, config.head_dim / 2) {
+    const auto frequencies = rope_frequencies(config);
+    const auto host_cosine = Kokkos::create_mirror_view(cosine);
+    const auto host_sine = Kokkos::create_mirror_view(sine);
+    for (int position = 0; position < length; ++position)
+        for (std::size_t i = 0; i < frequencies.size(); ++i) {
+            host_cosine(position, i) = static_cast<Real>(std::cos(position * frequencies[i]));
+            host_sine(position, i) = static_cast<Real>(std::sin(position * frequencies[i]));
+        }
+    Kokkos::deep_copy(cosine, host_cosine);
+    Kokkos::deep_copy(sine, host_sine);
+}
+
+template <class Real>
+void rotate(const RopeTable<Real>& table, Rotation rotation, int length, int head_dim, const Matrix<Real>& x) {
+    const int half = head_dim / 2;
+    const int heads = static_cast<int>(x.extent(1)) / head_dim;
+    const Real direction = rotation == Rotation::forward ? Real(1) : Real(-1);
+    const auto cosine = table.cosine;
+    const auto sine = table.sine;
+    Kokkos::parallel_for(
+        "rotate", Kokkos::RangePolicy<Execution>(0, x.extent(0)), KOKKOS_LAMBDA(int row) {
+            const Real* c = &cosine(row % length, 0);
+            const Real* s = &sine(row % length, 0);
+            for (int head = 0; head < heads; ++head) {
+                Real* low = &x(row, head * head_dim);
+                Real* high = low + half;
+                for (int i = 0; i < half; ++i) {
+                    const Real a = low[i];
+                    const Real b = high[i];
+                    low[i] = a * c[i] - direction * b * s[i];
+                    high[i] = b * c[i] + direction * a * s[i];
+                }
+            }
+        });
+}
+
+template struct RopeTable<float>;
+template struct RopeTable<double>;
+template void rotate<float>(const RopeTable<float>&, Rotation, int, int, const Matrix<float>&);
+template void rotate<double>(const RopeTable<double>&, Rotation, int, int, const Matrix<double>&);
+
+} // namespace lolcats

@@ -1,0 +1,27 @@
+#pragma once
+/// Losses of attention transfer (paper equations 8 and 9), on attention outputs before the output projection.
+#include "kernels/student_attention.hpp"
+
+namespace lolcats {
+
+/// Returns sum (student - teacher)^2 and sets dy = 2 scale (student - teacher), all [B T, H d].
+template <class Real>
+double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& dy);
+
+/// Returns the sum over queries of -sum_i a_i log max(a^_i, 1e-12), a the teacher's weights and a^ the student's, and
+/// adds `scale` times its gradient to `gradients`. Streamed by tiles: O(T^2) work, O(T d') memory a head.
+///
+/// `log_sum` comes from softmax_attention and `normalizer` from student_attention, both [B H, T].
+template <class Real>
+double attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
+                               const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
+                               const Matrix<Real>& log_sum, const Matrix<Real>& normalizer, Real scale,
+                               const StudentGradients<Real>& gradients);
+
+/// The loss alone, for evaluation.
+template <class Real>
+double attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
+                               const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
+                               const Matrix<Real>& log_sum, const Matrix<Real>& normalizer);
+
+} // namespace lolcats

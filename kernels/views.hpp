@@ -1,0 +1,43 @@
+#pragma once
+/// Array types of the kernels. All are dense and row-major: the last index is the fastest.
+#include <Kokkos_Core.hpp>
+
+#include <string>
+
+namespace lolcats {
+
+using Execution = Kokkos::DefaultExecutionSpace;
+using Team = Kokkos::TeamPolicy<Execution>::member_type;
+
+template <class T>
+using Vector = Kokkos::View<T*, Kokkos::LayoutRight>;
+template <class T>
+using Matrix = Kokkos::View<T**, Kokkos::LayoutRight>;
+template <class T>
+using Tensor3 = Kokkos::View<T***, Kokkos::LayoutRight>;
+
+/// Views of the first rows of a larger buffer, so that one allocation serves batches of any size up to its own.
+template <class T>
+Matrix<T> first_rows(const Matrix<T>& matrix, int rows) {
+    return Kokkos::subview(matrix, Kokkos::make_pair(0, rows), Kokkos::ALL);
+}
+
+/// Memory that is written before it is read: not zeroed.
+inline auto uninitialized(const std::string& label) {
+    return Kokkos::view_alloc(Kokkos::WithoutInitializing, label);
+}
+
+/// Shape of a batch of attention heads. Queries and outputs are [batch * length, heads * head_dim], keys and values
+/// [batch * length, kv_heads * head_dim]; query head h reads key/value head h / group().
+struct AttentionShape {
+    int batch;    ///< B
+    int length;   ///< T
+    int heads;    ///< H
+    int kv_heads; ///< H_kv
+    int head_dim; ///< d
+
+    KOKKOS_INLINE_FUNCTION int group() const { return heads / kv_heads; }
+    [[nodiscard]] int rows() const { return batch * length; }
+};
+
+} // namespace lolcats

@@ -1,0 +1,269 @@
+#include "src/comm/communicator.hpp"
+
+#include "lolcats/error.hpp"
+#include "src/comm/pieces.hpp"
+
+#include <limits>
+#include <numeric>
+#include <utility>
+
+namespace lolcats {
+namespace {
+
+template <class T>
+MPI_Datatype mpi_type();
+template <>
+MPI_Datatype mpi_type<float>() {
+    return MPI_FLOAT;
+}
+template <>
+MPI_Datatype mpi_type<double>() {
+    return MPI_DOUBLE;
+}
+template <>
+MPI_Datatype mpi_type<std::int64_t>() {
+    return MPI_INT64_T;
+}
+
+bool mpi_is_running() noexcept {
+    int finalized = 0;
+    return MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0;
+}
+
+template <class T>
+void all_reduce(const Communicator& comm, T* values, std::size_t count, MPI_Op op) {
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        check_mpi(MPI_Allreduce(MPI_IN_PLACE, values + offset, size, mpi_type<T>(), op, comm.get()), "MPI_Allreduce");
+    });
+}
+
+template <class T>
+void send_all(const Communicator& comm, const T* values, std::size_t count, int destination, int tag) {
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        check_mpi(MPI_Send(values + offset, size, mpi_type<T>(), destination, tag, comm.get()), "MPI_Send");
+    });
+}
+
+/// A shorter message than asked for would leave the tail of the buffer as it was: that is an error, not a short read.
+void check_received(MPI_Status status, MPI_Datatype type, int expected) {
+    int received = 0;
+    check_mpi(MPI_Get_count(&status, type, &received), "MPI_Get_count");
+    if (received != expected) {
+        fail("MPI: a message from rank {} with tag {} holds {} elements where {} were expected: the ranks disagree "
+             "about the shape of the data",
+             status.MPI_SOURCE, status.MPI_TAG, received, expected);
+    }
+}
+
+template <class T>
+void receive_all(const Communicator& comm, T* values, std::size_t count, int source, int tag) {
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        MPI_Status status;
+        check_mpi(MPI_Recv(values + offset, size, mpi_type<T>(), source, tag, comm.get(), &status), "MPI_Recv");
+        check_received(status, mpi_type<T>(), size);
+    });
+}
+
+template <class T>
+Request start_send(const Communicator& comm, const T* values, std::size_t count, int destination, int tag) {
+    std::vector<MPI_Request> parts;
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        parts.push_back(MPI_REQUEST_NULL);
+        check_mpi(MPI_Isend(values + offset, size, mpi_type<T>(), destination, tag, comm.get(), &parts.back()),
+                  "MPI_Isend");
+    });
+    return Request(std::move(parts));
+}
+
+template <class T>
+Request start_receive(const Communicator& comm, T* values, std::size_t count, int source, int tag) {
+    std::vector<MPI_Request> parts;
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        parts.push_back(MPI_REQUEST_NULL);
+        check_mpi(MPI_Irecv(values + offset, size, mpi_type<T>(), source, tag, comm.get(), &parts.back()), "MPI_Irecv");
+    });
+    return Request(std::move(parts));
+}
+
+} // namespace
+
+void check_mpi(int code, const char* what) {
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) length = 0;
+    int rank = 0;
+    if (MPI_Comm_rank(MPI_COMM_WORLD, &rank) != MPI_SUCCESS) rank = -1;
+    fail("MPI: {} failed on rank {}: {} (code {})", what, rank, std::string(text, static_cast<std::size_t>(length)),
+         code);
+}
+
+Request::Request(Request&& other) noexcept : parts_(std::exchange(other.parts_, {})) {}
+
+Request& Request::operator=(Request&& other) noexcept {
+    if (this != &other) {
+        give_up();
+        parts_ = std::exchange(other.parts_, {});
+    }
+    return *this;
+}
+
+Request::~Request() {
+    give_up();
+}
+
+void Request::wait() {
+    if (parts_.empty()) return;
+    check_mpi(MPI_Waitall(static_cast<int>(parts_.size()), parts_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+    parts_.clear();
+}
+
+void Request::give_up() noexcept {
+    if (parts_.empty() || !mpi_is_running()) return;
+    // Waiting here could last for ever, and a failure has nobody left to tell.
+    for (MPI_Request& part : parts_) {
+        if (part == MPI_REQUEST_NULL) continue;
+        MPI_Cancel(&part);
+        MPI_Request_free(&part);
+    }
+    parts_.clear();
+}
+
+Communicator Communicator::world() {
+    check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    return {MPI_COMM_WORLD, false};
+}
+
+Communicator::Communicator(MPI_Comm comm, bool owned) : comm_(comm), owned_(owned) {
+    check_mpi(MPI_Comm_rank(comm, &rank_), "MPI_Comm_rank");
+    check_mpi(MPI_Comm_size(comm, &size_), "MPI_Comm_size");
+}
+
+Communicator::Communicator(Communicator&& other) noexcept
+    : comm_(std::exchange(other.comm_, MPI_COMM_NULL)), owned_(std::exchange(other.owned_, false)), rank_(other.rank_),
+      size_(other.size_) {}
+
+Communicator& Communicator::operator=(Communicator&& other) noexcept {
+    if (this != &other) {
+        release();
+        comm_ = std::exchange(other.comm_, MPI_COMM_NULL);
+        owned_ = std::exchange(other.owned_, false);
+        rank_ = other.rank_;
+        size_ = other.size_;
+    }
+    return *this;
+}
+
+Communicator::~Communicator() {
+    release();
+}
+
+void Communicator::release() noexcept {
+    if (owned_ && comm_ != MPI_COMM_NULL && mpi_is_running()) MPI_Comm_free(&comm_);
+    owned_ = false;
+}
+
+Communicator Communicator::split(int color, int key) const {
+    MPI_Comm part = MPI_COMM_NULL;
+    check_mpi(MPI_Comm_split(comm_, color, key, &part), "MPI_Comm_split");
+    return {part, true};
+}
+
+Communicator Communicator::duplicate() const {
+    MPI_Comm copy = MPI_COMM_NULL;
+    check_mpi(MPI_Comm_dup(comm_, &copy), "MPI_Comm_dup");
+    return {copy, true};
+}
+
+Communicator Communicator::split_by_node() const {
+    MPI_Comm node = MPI_COMM_NULL;
+    check_mpi(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+    return {node, true};
+}
+
+void Communicator::barrier() const {
+    check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+}
+
+void Communicator::sum(double* values, std::size_t count) const {
+    all_reduce(*this, values, count, MPI_SUM);
+}
+void Communicator::sum(float* values, std::size_t count) const {
+    all_reduce(*this, values, count, MPI_SUM);
+}
+void Communicator::sum(std::int64_t* values, std::size_t count) const {
+    all_reduce(*this, values, count, MPI_SUM);
+}
+void Communicator::max(double* values, std::size_t count) const {
+    all_reduce(*this, values, count, MPI_MAX);
+}
+void Communicator::max(std::int64_t* values, std::size_t count) const {
+    all_reduce(*this, values, count, MPI_MAX);
+}
+void Communicator::min(std::int64_t* values, std::size_t count) const {
+    all_reduce(*this, values, count, MPI_MIN);
+}
+
+void Communicator::broadcast(void* bytes, std::size_t count, int root) const {
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        check_mpi(MPI_Bcast(static_cast<char*>(bytes) + offset, size, MPI_BYTE, root, comm_), "MPI_Bcast");
+    });
+}
+
+std::string Communicator::broadcast(const std::string& text, int root) const {
+    std::uint64_t length = text.size();
+    broadcast(&length, sizeof length, root);
+    std::string result = rank_ == root ? text : std::string(length, '\0');
+    broadcast(result.data(), result.size(), root);
+    return result;
+}
+
+std::vector<std::string> Communicator::gather(const std::string& text, int root) const {
+    constexpr auto most = static_cast<std::int64_t>(std::numeric_limits<int>::max());
+    auto total = static_cast<std::int64_t>(text.size());
+    sum(&total, 1);
+    if (total > most) fail("MPI: {} bytes of text cannot be gathered on one rank: at most {} fit", total, most);
+
+    const int length = static_cast<int>(text.size());
+    const bool here = rank_ == root;
+    std::vector<int> lengths(here ? size_ : 0);
+    check_mpi(MPI_Gather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, root, comm_), "MPI_Gather");
+    std::vector<int> offsets(lengths.size());
+    std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
+    std::string all(here ? static_cast<std::size_t>(total) : 0, '\0');
+    check_mpi(
+        MPI_Gatherv(text.data(), length, MPI_BYTE, all.data(), lengths.data(), offsets.data(), MPI_BYTE, root, comm_),
+        "MPI_Gatherv");
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+        result.push_back(all.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(lengths[i])));
+    }
+    return result;
+}
+
+void Communicator::send(const float* values, std::size_t count, int destination, int tag) const {
+    send_all(*this, values, count, destination, tag);
+}
+void Communicator::send(const double* values, std::size_t count, int destination, int tag) const {
+    send_all(*this, values, count, destination, tag);
+}
+void Communicator::receive(float* values, std::size_t count, int source, int tag) const {
+    receive_all(*this, values, count, source, tag);
+}
+void Communicator::receive(double* values, std::size_t count, int source, int tag) const {
+    receive_all(*this, values, count, source, tag);
+}
+Request Communicator::isend(const float* values, std::size_t count, int destination, int tag) const {
+    return start_send(*this, values, count, destination, tag);
+}
+Request Communicator::isend(const double* values, std::size_t count, int destination, int tag) const {
+    return start_send(*this, values, count, destination, tag);
+}
+Request Communicator::ireceive(float* values, std::size_t count, int source, int tag) const {
+    return start_receive(*this, values, count, source, tag);
+}
+Request Communicator::ireceive(double* values, std::size_t count, int source, int tag) const {
+    return start_receive(*this, values, count, source, tag);
+}
+
+} // namespace lolcats

@@ -1,0 +1,97 @@
+#pragma once
+/// MPI behind a small interface: an owned communicator whose calls are all checked and take counts of any size.
+#include <mpi.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lolcats {
+
+/// Throws Error "MPI: WHAT failed on rank R: REASON" if `code` is not MPI_SUCCESS.
+void check_mpi(int code, const char* what);
+
+/// A send or receive under way. Move-only. The buffer must live until wait() has returned. A Request that dies without
+/// wait() gives its messages up and leaves the buffer undefined: that is for the unwinding of an error only.
+class Request {
+public:
+    Request() = default;
+    explicit Request(std::vector<MPI_Request> parts) : parts_(std::move(parts)) {}
+    Request(Request&& other) noexcept;
+    Request& operator=(Request&& other) noexcept;
+    Request(const Request&) = delete;
+    Request& operator=(const Request&) = delete;
+    ~Request();
+
+    /// Returns when the buffer may be used again (send) or is filled (receive). Does nothing the second time.
+    void wait();
+
+private:
+    void give_up() noexcept;
+
+    std::vector<MPI_Request> parts_;
+};
+
+/// Move-only owner of an MPI communicator. MPI_COMM_WORLD itself is referred to, never freed.
+class Communicator {
+public:
+    /// All ranks. Sets MPI_ERRORS_RETURN, which communicators made from it inherit, so that failures become Errors.
+    static Communicator world();
+
+    Communicator(Communicator&& other) noexcept;
+    Communicator& operator=(Communicator&& other) noexcept;
+    Communicator(const Communicator&) = delete;
+    Communicator& operator=(const Communicator&) = delete;
+    ~Communicator();
+
+    /// The ranks that pass the same color (>= 0), ordered by key, then by rank. Collective.
+    [[nodiscard]] Communicator split(int color, int key) const;
+    /// The same ranks with a message space of their own. Collective.
+    [[nodiscard]] Communicator duplicate() const;
+    /// The ranks that share this rank's memory (its node). Collective.
+    [[nodiscard]] Communicator split_by_node() const;
+
+    [[nodiscard]] int rank() const { return rank_; }
+    [[nodiscard]] int size() const { return size_; }
+    [[nodiscard]] MPI_Comm get() const { return comm_; }
+
+    void barrier() const;
+
+    /// In-place all-reductions, element by element. Collective; `count` must agree.
+    void sum(double* values, std::size_t count) const;
+    void sum(float* values, std::size_t count) const;
+    void sum(std::int64_t* values, std::size_t count) const;
+    void max(double* values, std::size_t count) const;
+    void max(std::int64_t* values, std::size_t count) const;
+    void min(std::int64_t* values, std::size_t count) const;
+
+    /// `bytes` of root to all ranks. Collective; `count` (in bytes) must agree.
+    void broadcast(void* bytes, std::size_t count, int root) const;
+    /// The text of root, whose length the other ranks need not know. Collective.
+    [[nodiscard]] std::string broadcast(const std::string& text, int root) const;
+    /// The text of every rank, in rank order, on root; empty elsewhere. Collective.
+    [[nodiscard]] std::vector<std::string> gather(const std::string& text, int root) const;
+
+    /// Point to point; both sides must name the same count (in elements). All of them block until the buffer is free
+    /// or filled; isend and ireceive return at once.
+    void send(const float* values, std::size_t count, int destination, int tag) const;
+    void send(const double* values, std::size_t count, int destination, int tag) const;
+    void receive(float* values, std::size_t count, int source, int tag) const;
+    void receive(double* values, std::size_t count, int source, int tag) const;
+    [[nodiscard]] Request isend(const float* values, std::size_t count, int destination, int tag) const;
+    [[nodiscard]] Request isend(const double* values, std::size_t count, int destination, int tag) const;
+    [[nodiscard]] Request ireceive(float* values, std::size_t count, int source, int tag) const;
+    [[nodiscard]] Request ireceive(double* values, std::size_t count, int source, int tag) const;
+
+private:
+    Communicator(MPI_Comm comm, bool owned);
+    void release() noexcept;
+
+    MPI_Comm comm_ = MPI_COMM_NULL;
+    bool owned_ = false;
+    int rank_ = 0;
+    int size_ = 0;
+};
+
+} // namespace lolcats

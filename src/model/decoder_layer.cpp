@@ -1,0 +1,239 @@
+#include "src/model/decoder_layer.hpp"
+
+#include "kernels/elementwise.hpp"
+#include "kernels/rms_norm.hpp"
+#include "kernels/softmax_attention.hpp"
+#include "kernels/swiglu.hpp"
+
+namespace lolcats {
+
+namespace {
+
+template <class Real>
+void mlp_forward(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
+                 const LayerActivations<Real>& act) {
+    rms_norm(act.middle, weights.post_attention_norm, context.config.rms_norm_eps, act.mlp_normed);
+    context.gemm.linear(act.mlp_normed, weights.gate, act.gate);
+    context.gemm.linear(act.mlp_normed, weights.up, act.up);
+}
+
+template <class Real>
+Matrix<Real> make(const char* label, int rows, int columns) {
+    return Matrix<Real>(uninitialized(label), rows, columns);
+}
+
+} // namespace
+
+template <class Real>
+LayerActivations<Real>::LayerActivations(const ModelConfig& config, const AttentionShape& shape)
+    : input_normed(make<Real>("input_normed", shape.rows(), config.hidden_size)),
+      q(make<Real>("q", shape.rows(), config.query_size())), k(make<Real>("k", shape.rows(), config.kv_size())),
+      v(make<Real>("v", shape.rows(), config.kv_size())), y(make<Real>("y", shape.rows(), config.query_size())),
+      statistics(make<Real>("statistics", shape.batch * shape.heads, shape.length)),
+      middle(make<Real>("middle", shape.rows(), config.hidden_size)),
+      mlp_normed(make<Real>("mlp_normed", shape.rows(), config.hidden_size)),
+      gate(make<Real>("gate", shape.rows(), config.intermediate_size)),
+      up(make<Real>("up", shape.rows(), config.intermediate_size)) {}
+
+template <class Real>
+LayerGradients<Real>::LayerGradients(const ModelConfig& config, const AttentionShape& shape, int feature_dim)
+    : narrow(make<Real>("narrow", shape.rows(), config.hidden_size)),
+      middle(make<Real>("dmiddle", shape.rows(), config.hidden_size)),
+      wide(make<Real>("wide", shape.rows(), config.intermediate_size)),
+      dy(make<Real>("dy", shape.rows(), config.query_size())), dk(make<Real>("dk", shape.rows(), config.kv_size())),
+      dv(make<Real>("dv", shape.rows(), config.kv_size())),
+      inputs{make<Real>("dq_heads", shape.rows(), config.query_size()),
+             make<Real>("dk_heads", shape.rows(), config.query_size()),
+             make<Real>("dv_heads", shape.rows(), config.query_size())},
+      student(shape.batch * shape.heads, config.head_dim * feature_dim) {}
+
+template <class Real>
+LayerActivations<Real> for_shape(const LayerActivations<Real>& act, const AttentionShape& shape) {
+    const int n = shape.rows();
+    LayerActivations<Real> part;
+    part.input_normed = first_rows(act.input_normed, n);
+    part.q = first_rows(act.q, n);
+    part.k = first_rows(act.k, n);
+    part.v = first_rows(act.v, n);
+    part.y = first_rows(act.y, n);
+    part.statistics = first_rows(act.statistics, shape.batch * shape.heads);
+    part.middle = first_rows(act.middle, n);
+    part.mlp_normed = first_rows(act.mlp_normed, n);
+    part.gate = first_rows(act.gate, n);
+    part.up = first_rows(act.up, n);
+    return part;
+}
+
+template <class Real>
+void add_gradients(const AttentionShape& shape, const StudentGradients<Real>& gradients,
+                   const StudentGradientSums& sums) {
+    const auto column = [](const Vector<Real>& values) { return Matrix<Real>(values.data(), values.extent(0), 1); };
+    add_over_batch(shape.batch, shape.heads, gradients.q_map, sums.q_map);
+    add_over_batch(shape.batch, shape.heads, gradients.k_map, sums.k_map);
+    if (sums.q_bias.extent(0) > 0) {
+        add_over_batch(shape.batch, shape.heads, column(gradients.q_bias), sums.q_bias);
+        add_over_batch(shape.batch, shape.heads, column(gradients.k_bias), sums.k_bias);
+    }
+    if (sums.window_factors.extent(0) > 0)
+        add_over_batch(shape.batch, shape.heads, column(gradients.window_factors), sums.window_factors);
+}
+
+template <class Real>
+void attention_inputs(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
+                      const Matrix<Real>& x, const LayerActivations<Real>& act) {
+    rms_norm(x, weights.input_norm, context.config.rms_norm_eps, act.input_normed);
+    context.gemm.linear(act.input_normed, weights.q, act.q);
+    context.gemm.linear(act.input_normed, weights.k, act.k);
+    context.gemm.linear(act.input_normed, weights.v, act.v);
+    rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
+    rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
+}
+
+template <class Real>
+void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
+                  const LayerActivations<Real>& act, const Matrix<Real>& x) {
+    Kokkos::deep_copy(act.middle, x);
+    context.gemm.linear(act.y, weights.o, act.middle, true);
+    mlp_forward(context, weights, act);
+    swiglu(act.gate, act.up);
+    Kokkos::deep_copy(x, act.middle);
+    context.gemm.linear(act.up, weights.down, x, true);
+}
+
+template <class Real>
+void teacher_layer(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
+                   const LayerActivations<Real>& act, const Matrix<Real>& x) {
+    attention_inputs(context, shape, weights, x, act);
+    softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+    finish_layer(context, weights, act, x);
+}
+
+template <class Real>
+AdaptedDecoder<Real>::AdaptedDecoder(const LayerContext<Real>& context, const AttentionShape& largest,
+                                     const StudentForm& form, const LoraForm& lora)
+    : context_(context), form_(form), lora_(lora), activations_(context.config, largest), largest_(largest) {
+    const auto& config = context.config;
+    if (lora.rank > 0)
+        lora_scratch_ = LoraScratch<Real>(lora, largest.rows(), std::max({config.hidden_size, config.query_size()}));
+}
+
+template <class Real>
+LoraContext<Real> AdaptedDecoder<Real>::lora_context(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
+                                                     Projection projection, const DropoutStreams& streams) const {
+    return {lora_, streams, shape.length, layer.index * projection_names.size() + projection};
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights,
+                                         const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
+                                         const Matrix<Real>& x, const LayerActivations<Real>& act) {
+    const auto project = [&](Projection projection, const Weight<Real>& weight, const Matrix<Real>& in,
+                             const Matrix<Real>& out, bool add) {
+        context_.gemm.linear(in, weight, out, add);
+        add_low_rank(context_.gemm, lora_context(shape, layer, projection, streams), layer.lora[projection], in, out,
+                     lora_scratch_);
+    };
+    rms_norm(x, weights.input_norm, context_.config.rms_norm_eps, act.input_normed);
+    project(q_proj, weights.q, act.input_normed, act.q, false);
+    project(k_proj, weights.k, act.input_normed, act.k, false);
+    project(v_proj, weights.v, act.input_normed, act.v, false);
+    rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
+    rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
+    student_attention(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics);
+    Kokkos::deep_copy(act.middle, x);
+    project(o_proj, weights.o, act.y, act.middle, true);
+    mlp_forward(context_, weights, act);
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeights<Real>& weights,
+                                   const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
+                                   const Matrix<Real>& x) {
+    const auto act = for_shape(activations_, shape);
+    run_to_middle(shape, weights, layer, streams, x, act);
+    swiglu(act.gate, act.up);
+    Kokkos::deep_copy(x, act.middle);
+    context_.gemm.linear(act.up, weights.down, x, true);
+}
+
+/// dx: gradient of the layer's output; gradients_.middle becomes that of act.middle.
+template <class Real>
+void AdaptedDecoder<Real>::mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act,
+                                        const Matrix<Real>& dx) {
+    const int n = static_cast<int>(dx.extent(0));
+    const auto wide = first_rows(gradients_.wide, n);
+    const auto narrow = first_rows(gradients_.narrow, n);
+    const auto middle = first_rows(gradients_.middle, n);
+    context_.gemm.linear_backward(dx, weights.down, wide);
+    swiglu_backward(wide, act.gate, act.up);
+    context_.gemm.linear_backward(act.gate, weights.gate, narrow);
+    context_.gemm.linear_backward(act.up, weights.up, narrow, true);
+    Kokkos::deep_copy(middle, dx);
+    rms_norm_backward(act.middle, weights.post_attention_norm, context_.config.rms_norm_eps, narrow, middle);
+}
+
+/// From gradients_.middle to gradients_.narrow, the gradient of act.input_normed.
+template <class Real>
+void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
+                                              const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
+                                              const LayerActivations<Real>& act) {
+    const int n = shape.rows();
+    const auto middle = first_rows(gradients_.middle, n);
+    const auto narrow = first_rows(gradients_.narrow, n);
+    const auto dy = first_rows(gradients_.dy, n);
+    const auto dk = first_rows(gradients_.dk, n);
+    const auto dv = first_rows(gradients_.dv, n);
+    const AttentionInputGradients<Real> inputs{first_rows(gradients_.inputs.q, n), first_rows(gradients_.inputs.k, n),
+                                               first_rows(gradients_.inputs.v, n)};
+    const auto project_backward = [&](Projection projection, const Weight<Real>& weight, const Matrix<Real>& in,
+                                      const Matrix<Real>& d_out, const Matrix<Real>& d_in, bool add) {
+        context_.gemm.linear_backward(d_out, weight, d_in, add);
+        low_rank_backward(context_.gemm, lora_context(shape, layer, projection, streams), layer.lora[projection], in,
+                          d_out, d_in, lora_scratch_);
+    };
+    project_backward(o_proj, weights.o, act.y, middle, dy, false);
+    gradients_.student.set_zero();
+    student_attention_backward(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics, dy,
+                               gradients_.student, inputs);
+    if (layer.student_gradients.q_map.extent(0) > 0) add_gradients(shape, gradients_.student, layer.student_gradients);
+    sum_head_groups(shape, inputs.k, dk);
+    sum_head_groups(shape, inputs.v, dv);
+    rotate(context_.rope, Rotation::backward, shape.length, shape.head_dim, inputs.q);
+    rotate(context_.rope, Rotation::backward, shape.length, shape.head_dim, dk);
+    project_backward(q_proj, weights.q, act.input_normed, inputs.q, narrow, false);
+    project_backward(k_proj, weights.k, act.input_normed, dk, narrow, true);
+    project_backward(v_proj, weights.v, act.input_normed, dv, narrow, true);
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
+                                    const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
+                                    const Matrix<Real>& x, const Matrix<Real>& dx) {
+    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_, form_.feature_dim);
+    const auto act = for_shape(activations_, shape);
+    run_to_middle(shape, weights, layer, streams, x, act);
+    mlp_backward(weights, act, dx);
+    attention_backward(shape, weights, layer, streams, act);
+    const int n = shape.rows();
+    Kokkos::deep_copy(dx, first_rows(gradients_.middle, n));
+    rms_norm_backward(x, weights.input_norm, context_.config.rms_norm_eps, first_rows(gradients_.narrow, n), dx);
+}
+
+#define LOLCATS_INSTANTIATE(Real)                                                                                      \
+    template struct LayerActivations<Real>;                                                                            \
+    template struct LayerGradients<Real>;                                                                              \
+    template class AdaptedDecoder<Real>;                                                                               \
+    template LayerActivations<Real> for_shape<Real>(const LayerActivations<Real>&, const AttentionShape&);             \
+    template void add_gradients<Real>(const AttentionShape&, const StudentGradients<Real>&,                            \
+                                      const StudentGradientSums&);                                                     \
+    template void attention_inputs<Real>(const LayerContext<Real>&, const AttentionShape&, const LayerWeights<Real>&,  \
+                                         const Matrix<Real>&, const LayerActivations<Real>&);                          \
+    template void finish_layer<Real>(const LayerContext<Real>&, const LayerWeights<Real>&,                             \
+                                     const LayerActivations<Real>&, const Matrix<Real>&);                              \
+    template void teacher_layer<Real>(const LayerContext<Real>&, const AttentionShape&, const LayerWeights<Real>&,     \
+                                      const LayerActivations<Real>&, const Matrix<Real>&);
+LOLCATS_INSTANTIATE(float)
+LOLCATS_INSTANTIATE(double)
+#undef LOLCATS_INSTANTIATE
+
+} // namespace lolcats

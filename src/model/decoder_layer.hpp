@@ -1,0 +1,101 @@
+#pragma once
+/// One decoder layer: RMSNorm, projections, RoPE, attention, o projection, residual, RMSNorm, SwiGLU MLP, residual.
+///
+/// The steps are apart so that stage 1 can set the student's attention beside the teacher's between them.
+#include "lolcats/model.hpp"
+#include "src/model/lora.hpp"
+
+namespace lolcats {
+
+/// What all layers of a model compute with.
+template <class Real>
+struct LayerContext {
+    const ModelConfig& config;
+    const RopeTable<Real>& rope;
+    Gemm<Real>& gemm;
+};
+
+/// The adapted model's additions to a layer: the student in place of softmax attention, and low-rank updates.
+template <class Real>
+struct AdaptedLayer {
+    StudentParameters<Real> student;
+    StudentGradientSums student_gradients; ///< empty arrays: frozen
+    LayerLora<Real> lora;
+    std::uint64_t index = 0; ///< layer number, for the random streams
+};
+
+/// Scratch of the adapted layer's backward pass, n rows.
+template <class Real>
+struct LayerGradients {
+    Matrix<Real> narrow;                  ///< [n, D]
+    Matrix<Real> middle;                  ///< [n, D], gradient of the residual stream between attention and MLP
+    Matrix<Real> wide;                    ///< [n, F]
+    Matrix<Real> dy;                      ///< [n, H d]
+    Matrix<Real> dk;                      ///< [n, H_kv d]
+    Matrix<Real> dv;                      ///< [n, H_kv d]
+    AttentionInputGradients<Real> inputs; ///< [n, H d] each
+    StudentGradients<Real> student;       ///< [B H, ...]
+
+    LayerGradients() = default;
+    LayerGradients(const ModelConfig& config, const AttentionShape& shape, int feature_dim);
+};
+
+/// Fills q, k, v of `act` from the residual stream x[n, D].
+template <class Real>
+void attention_inputs(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
+                      const Matrix<Real>& x, const LayerActivations<Real>& act);
+
+/// The teacher's layer after its attention: x becomes the residual stream that leaves the layer. Overwrites act.middle.
+template <class Real>
+void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
+                  const LayerActivations<Real>& act, const Matrix<Real>& x);
+
+/// The whole layer with its softmax attention.
+template <class Real>
+void teacher_layer(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
+                   const LayerActivations<Real>& act, const Matrix<Real>& x);
+
+template <class Real>
+class AdaptedDecoder {
+public:
+    AdaptedDecoder(const LayerContext<Real>& context, const AttentionShape& largest, const StudentForm& form,
+                   const LoraForm& lora);
+
+    /// x[n, D] passes through the layer. Leaves the activations that `backward` needs.
+    void forward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
+                 const DropoutStreams& streams, const Matrix<Real>& x);
+
+    /// Recomputes the layer from the x[n, D] that entered it, turns dx[n, D], the gradient of what left it, into that
+    /// of x, and adds to the gradients the layer keeps.
+    void backward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
+                  const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& dx);
+
+private:
+    void run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
+                       const DropoutStreams& streams, const Matrix<Real>& x, const LayerActivations<Real>& act);
+    void mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& dx);
+    void attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
+                            const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
+                            const LayerActivations<Real>& act);
+    LoraContext<Real> lora_context(const AttentionShape& shape, const AdaptedLayer<Real>& layer, Projection projection,
+                                   const DropoutStreams& streams) const;
+
+    LayerContext<Real> context_;
+    StudentForm form_;
+    LoraForm lora_;
+    LayerActivations<Real> activations_;
+    LayerGradients<Real> gradients_; ///< allocated when first needed
+    LoraScratch<Real> lora_scratch_;
+    AttentionShape largest_;
+};
+
+/// The views of the first rows that a micro-batch of this shape uses.
+template <class Real>
+LayerActivations<Real> for_shape(const LayerActivations<Real>& act, const AttentionShape& shape);
+
+/// Adds one micro-batch's gradients to the sums over the batch, sequence by sequence.
+template <class Real>
+void add_gradients(const AttentionShape& shape, const StudentGradients<Real>& gradients,
+                   const StudentGradientSums& sums);
+
+} // namespace lolcats

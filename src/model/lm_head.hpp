@@ -1,0 +1,40 @@
+#pragma once
+/// The end of the model: final RMSNorm, vocabulary projection and next-token loss, a few rows at a time so that no more
+/// than [rows_at_once, V] logits exist.
+#include "kernels/cross_entropy.hpp"
+#include "lolcats/model.hpp"
+
+#include <functional>
+
+namespace lolcats {
+
+template <class Real>
+class LmHead {
+public:
+    static constexpr int rows_at_once = 256;
+    /// Sees logits[rows, V] of the rows from `first` on.
+    using LogitsVisitor = std::function<void(int first, const Matrix<Real>& logits)>;
+
+    LmHead(const ModelConfig& config, HeadWeights<Real> weights, Gemm<Real>& gemm);
+
+    /// x: [n, D], the residual stream after the last layer; labels: [n], already shifted; predicted: [n].
+    CrossEntropySum loss(const Matrix<Real>& x, const Vector<std::int32_t>& labels,
+                         const Vector<std::int32_t>& predicted, const LogitsVisitor& visit = {});
+
+    /// The same, and x becomes `scale` times the gradient of the summed loss.
+    CrossEntropySum loss_and_gradient(const Matrix<Real>& x, const Vector<std::int32_t>& labels, Real scale,
+                                      const Vector<std::int32_t>& predicted);
+
+private:
+    CrossEntropySum run(const Matrix<Real>& x, const Vector<std::int32_t>& labels, Real scale,
+                        const Vector<std::int32_t>& predicted, const LogitsVisitor& visit);
+
+    const ModelConfig& config_;
+    HeadWeights<Real> weights_;
+    Gemm<Real>& gemm_;
+    Matrix<Real> normed_; ///< [rows_at_once, D]
+    Matrix<Real> logits_; ///< [rows_at_once, V]
+    Matrix<Real> input_;  ///< [rows_at_once, D]
+};
+
+} // namespace lolcats

@@ -1,0 +1,326 @@
+#include "lolcats/plan.hpp"
+
+#include "lolcats/error.hpp"
+#include "src/comm/mesh.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+namespace lolcats {
+namespace {
+
+constexpr double hour = 3600;
+/// float32 parameter, gradient, two moments and the copy that was best so far.
+constexpr double trained_bytes = 5 * 4;
+constexpr double work_bytes = 4; ///< work arrays are float32
+
+double weight_bytes_each(const Options& options) {
+    return options.dtype == "f32" ? 4 : 2;
+}
+
+double state_bytes_each(const Options& options) {
+    const std::string& type = options.hidden_dtype == "auto" ? options.dtype : options.hidden_dtype;
+    return type == "f32" ? 4 : 2;
+}
+
+double layer_parameters(const ModelConfig& m) {
+    const double d = m.hidden_size;
+    const double q = m.query_size();
+    const double kv = m.kv_size();
+    const double attention_bias = m.attention_bias ? q + 2 * kv + d : 0;
+    const double mlp_bias = m.mlp_bias ? 2.0 * m.intermediate_size + d : 0;
+    return 2 * d * q + 2 * d * kv + 3 * d * m.intermediate_size + 2 * d + attention_bias + mlp_bias;
+}
+
+double embedding_parameters(const ModelConfig& m) {
+    return static_cast<double>(m.vocab_size) * m.hidden_size;
+}
+
+double flops_per_token_layer(const ModelConfig& m) {
+    const double d = m.hidden_size;
+    return 2 * (d * m.query_size() + 2 * d * m.kv_size() + m.query_size() * d + 3 * d * m.intermediate_size);
+}
+
+int feature_dim(const ModelConfig& m, const Options& options) {
+    if (options.feature_dim != 0) return options.feature_dim;
+    return options.feature_map == "t2r" ? m.head_dim : m.head_dim / 2;
+}
+
+/// Maps of queries and keys and the mixing factors of one layer.
+double layer_map_parameters(const ModelConfig& m, const Options& options) {
+    const double bias = options.feature_map == "t2r" ? 1 : 0;
+    const double map = static_cast<double>(m.head_dim) * feature_dim(m, options) + bias;
+    return m.heads * ((options.tie_feature_maps ? 1 : 2) * map + 1);
+}
+
+double layer_lora_parameters(const ModelConfig& m, const Options& options) {
+    double sides = 0;
+    for (const std::string& module : options.lora_modules) {
+        const bool is_kv = module == "k_proj" || module == "v_proj";
+        sides += m.hidden_size + (is_kv ? m.kv_size() : m.query_size());
+    }
+    return options.lora_rank * sides;
+}
+
+/// The biggest work arrays of one teacher layer: residual stream in, out and normed; q, attention output; k, v; gate
+/// and up. Element count for one micro-batch.
+double teacher_work(const ModelConfig& m, double micro_tokens) {
+    return micro_tokens * (3.0 * m.hidden_size + 2.0 * m.query_size() + 2.0 * m.kv_size() + 2.0 * m.intermediate_size);
+}
+
+/// The student beside it: features of q and k and their gradients, student output and its gradient.
+double student_work(const ModelConfig& m, const Options& options, double micro_tokens) {
+    return micro_tokens * m.heads * (4.0 * 2 * feature_dim(m, options) + 2.0 * m.head_dim);
+}
+
+std::array<double, plan_stages> memory_of(const Plan& plan, const Options& options, const BlockPlan& row) {
+    const ModelConfig& m = plan.model;
+    const double micro_tokens = static_cast<double>(options.micro_batch) * options.plan_length;
+    const double embedding = embedding_parameters(m) * weight_bytes_each(options);
+    const double weights = row.rank_weight_bytes + embedding;
+    // The first rank holds the embedding and the last one the head; a pipeline of one rank holds both.
+    const double head = row.pipeline_ranks == 1 && !m.tie_word_embeddings ? embedding : 0;
+    const double maps = row.layers_per_rank * layer_map_parameters(m, options);
+    const double lora = row.layers_per_rank * layer_lora_parameters(m, options);
+    const double maps_bytes = maps * (options.train_feature_maps ? trained_bytes : work_bytes);
+    const double teacher = teacher_work(m, micro_tokens) * work_bytes;
+    const double student = student_work(m, options, micro_tokens) * work_bytes;
+    // Kept for the backward pass: the input of each layer, for as many micro-batches as the pipeline holds at once.
+    const double kept =
+        row.layers_per_rank * micro_tokens * m.hidden_size * weight_bytes_each(options) * row.pipeline_ranks;
+    const double logits = 2 * micro_tokens * m.vocab_size * work_bytes;
+    return {weights + teacher, weights + teacher + student + maps * trained_bytes,
+            weights + head + kept + 2 * (teacher + student) + logits + maps_bytes + lora * trained_bytes};
+}
+
+/// Fills in the hours. Stage 0 runs the teacher once over the data and writes its states, stage 1 reads them back and
+/// runs the teacher again every epoch, stage 2 is three forward passes' work (forward, recomputation, gradient of the
+/// activations). Every stage reads the weights once.
+void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
+    const double data_ranks = static_cast<double>(row.ranks) / row.pipeline_ranks;
+    const double pass =
+        plan.tokens * plan.flops_per_token_layer * row.layers_per_rank / (data_ranks * plan.flops) / hour;
+    const double load = plan.weight_bytes / plan.bandwidth / hour;
+    const double states = row.store_bytes / plan.bandwidth / hour;
+    row.compute_hours = {pass, pass * options.epochs, 3 * pass * options.epochs};
+    row.io_hours = {load + states, load + states * options.epochs, load};
+    for (int i = 0; i < plan_stages; ++i) row.hours[i] = row.compute_hours[i] + row.io_hours[i];
+}
+
+/// `pipeline_ranks` 0 lets the mesh choose.
+BlockPlan plan_blocks(const Plan& plan, const Options& options, int block_layers, int pipeline_ranks) {
+    const BlockLayout layout = make_block_layout(plan.model.layers, block_layers);
+    BlockPlan row{};
+    row.block_layers = layout.block_layers;
+    row.blocks = layout.blocks;
+    row.ranks = options.plan_ranks == 0 ? layout.blocks : options.plan_ranks;
+    row.pipeline_ranks = pipeline_size(row.ranks, row.blocks, pipeline_ranks);
+    const Range first = blocks_of_stage(row.blocks, row.pipeline_ranks, 0); // no other rank owns more
+    row.layers_per_rank = layout.layers_of(first.end - 1).end;
+    const double layer_bytes = plan.layer_parameters * weight_bytes_each(options);
+    row.block_weight_bytes = row.block_layers * layer_bytes;
+    row.rank_weight_bytes = row.layers_per_rank * layer_bytes;
+    const double stream = plan.tokens * plan.model.hidden_size;
+    row.store_bytes_article = 2 * stream * plan.model.layers / row.block_layers;
+    row.store_bytes = state_bytes_each(options) * stream * (row.blocks - 1);
+    row.memory = memory_of(plan, options, row);
+    add_hours(plan, options, row);
+    return row;
+}
+
+void check(const ModelConfig& model, const Options& options) {
+    if (options.plan_tokens < options.plan_length) {
+        fail("plan-tokens is {:.0f}, less than one sequence of plan-length {} tokens: raise it", options.plan_tokens,
+             options.plan_length);
+    }
+    if (model.sliding_window > 0 && options.plan_length > model.sliding_window) {
+        fail("plan-length is {}, but this model attends to {} tokens only: choose plan-length {} or less",
+             options.plan_length, model.sliding_window, model.sliding_window);
+    }
+}
+
+std::string gigabytes(double bytes) {
+    return fmt::format("{:.1f} GB", bytes / 1e9);
+}
+
+/// The largest k whose ranks have memory enough, or 0.
+int largest_fitting(const Plan& plan, const Options& options) {
+    for (int k = plan.model.layers; k > 0; --k) {
+        if (plan_blocks(plan, options, k, 0).largest_memory() <= plan.memory) return k;
+    }
+    return 0;
+}
+
+void warn(Plan& plan, const Options& options, int fitting) {
+    const BlockPlan& row = plan.choices[plan.chosen];
+    if (row.largest_memory() > plan.memory) {
+        const std::string remedy =
+            fitting > 0 ? fmt::format("block-layers {} fits", fitting)
+                        : "no block-layers fits: use more ranks, ranks with more memory or a smaller micro-batch";
+        plan.warnings.push_back(fmt::format("a rank needs {} with block-layers {} but has {}: {}",
+                                            gigabytes(row.largest_memory()), row.block_layers, gigabytes(plan.memory),
+                                            remedy));
+    }
+    const bool is_windowed = options.attention == "terrace" || options.attention == "sliding";
+    const int near = options.attention == "terrace" ? 2 * options.window : options.window;
+    if (is_windowed && options.plan_length <= near) {
+        plan.warnings.push_back(fmt::format("sequences of {} tokens never leave a window of {}: the linear attention "
+                                            "would not be trained; raise plan-length or lower window",
+                                            plan.length, options.window));
+    }
+    if (row.blocks % row.pipeline_ranks != 0) {
+        plan.warnings.push_back(fmt::format("{} blocks do not spread evenly over {} pipeline ranks: some ranks wait",
+                                            row.blocks, row.pipeline_ranks));
+    }
+}
+
+using Rows = std::vector<std::vector<std::string>>;
+
+/// Columns as wide as their widest cell, flush right.
+std::string aligned(const Rows& rows) {
+    std::vector<std::size_t> widths(rows.front().size());
+    for (const auto& row : rows) {
+        for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    }
+    std::string text;
+    for (const auto& row : rows) {
+        for (std::size_t i = 0; i < row.size(); ++i) text += fmt::format("{:>{}}", row[i], widths[i] + (i > 0 ? 2 : 0));
+        text += '\n';
+    }
+    return text;
+}
+
+std::string line(const std::string& name, const std::string& value) {
+    return fmt::format("{:<36} {}\n", name, value);
+}
+
+std::string model_text(const Plan& plan) {
+    const ModelConfig& m = plan.model;
+    return line("layers, width, heads, kv heads",
+                fmt::format("{}, {}, {}, {}", m.layers, m.hidden_size, m.heads, m.kv_heads)) +
+           line("parameters",
+                fmt::format("{:.3f} G ({:.3f} G a layer)", plan.parameters / 1e9, plan.layer_parameters / 1e9)) +
+           line("weights", gigabytes(plan.weight_bytes)) +
+           line("feature-map parameters", fmt::format("{:.2f} M", plan.feature_map_parameters / 1e6)) +
+           line("LoRA parameters", fmt::format("{:.2f} M", plan.lora_parameters / 1e6)) +
+           line("forward, per token and layer", fmt::format("{:.3g} GFLOP", plan.flops_per_token_layer / 1e9)) +
+           line("training data", fmt::format("{:.4g} M tokens in sequences of {}", plan.tokens / 1e6, plan.length)) +
+           line("machine, a rank", fmt::format("{}, {:.4g} TFLOP/s", gigabytes(plan.memory), plan.flops / 1e12)) +
+           line("file system, all ranks", fmt::format("{:.4g} GB/s", plan.bandwidth / 1e9));
+}
+
+std::string chosen_text(const Plan& plan) {
+    const BlockPlan& row = plan.choices[plan.chosen];
+    std::string text =
+        line("block-layers k, blocks, ranks", fmt::format("{}, {}, {}", row.block_layers, row.blocks, row.ranks)) +
+        line("pipeline x data ranks", fmt::format("{} x {}", row.pipeline_ranks, row.ranks / row.pipeline_ranks)) +
+        line("decoder weights, a block", gigabytes(row.block_weight_bytes)) +
+        line("decoder weights, a rank",
+             fmt::format("{} ({} layers)", gigabytes(row.rank_weight_bytes), row.layers_per_rank)) +
+        line("hidden states, article (L/k inputs)", fmt::format("{:.3f} TB", row.store_bytes_article / 1e12)) +
+        line("hidden states, stored here",
+             fmt::format("{:.3f} TB ({} inputs; block 0 is looked up)", row.store_bytes / 1e12, row.blocks - 1));
+    const std::array names = {"stage 0, hidden states", "stage 1, attention transfer", "stage 2, LoRA"};
+    for (int i = 0; i < plan_stages; ++i) {
+        const double larger = std::max(row.compute_hours[i], row.io_hours[i]);
+        text += line(names[i], fmt::format("{} a rank; {:.3f} h compute + {:.3f} h files = {:.3f} h (at best the "
+                                           "larger, {:.3f} h)",
+                                           gigabytes(row.memory[i]), row.compute_hours[i], row.io_hours[i],
+                                           row.hours[i], larger));
+    }
+    return text;
+}
+
+std::string choices_text(const Plan& plan) {
+    Rows rows = {{"k", "blocks", "ranks", "GB a block", "TB article", "TB here", "GB a rank", "h stage 0", "h stage 1",
+                  "h stage 2", "fits"}};
+    for (const BlockPlan& row : plan.choices) {
+        const auto number = [](double x, int digits) { return fmt::format("{:.{}f}", x, digits); };
+        rows.push_back({std::to_string(row.block_layers), std::to_string(row.blocks), std::to_string(row.ranks),
+                        number(row.block_weight_bytes / 1e9, 1), number(row.store_bytes_article / 1e12, 2),
+                        number(row.store_bytes / 1e12, 2), number(row.largest_memory() / 1e9, 1),
+                        number(row.hours[0], 2), number(row.hours[1], 2), number(row.hours[2], 2),
+                        row.largest_memory() <= plan.memory ? "yes" : "no"});
+    }
+    return aligned(rows);
+}
+
+nlohmann::ordered_json to_json(const BlockPlan& row) {
+    return {{"block_layers", row.block_layers},
+            {"blocks", row.blocks},
+            {"ranks", row.ranks},
+            {"pipeline_ranks", row.pipeline_ranks},
+            {"layers_per_rank", row.layers_per_rank},
+            {"block_weight_bytes", row.block_weight_bytes},
+            {"rank_weight_bytes", row.rank_weight_bytes},
+            {"store_bytes_article", row.store_bytes_article},
+            {"store_bytes", row.store_bytes},
+            {"memory", row.memory},
+            {"compute_hours", row.compute_hours},
+            {"io_hours", row.io_hours},
+            {"hours", row.hours}};
+}
+
+} // namespace
+
+double BlockPlan::largest_memory() const {
+    return *std::max_element(memory.begin(), memory.end());
+}
+
+Plan make_plan(const ModelConfig& model, const Options& options) {
+    check(model, options);
+    Plan plan{};
+    plan.model = model;
+    plan.tokens = options.plan_tokens;
+    plan.length = options.plan_length;
+    plan.memory = options.plan_memory;
+    plan.flops = options.plan_flops;
+    plan.bandwidth = options.plan_bandwidth;
+    plan.layer_parameters = layer_parameters(model);
+    plan.parameters = model.layers * plan.layer_parameters + model.hidden_size +
+                      (model.tie_word_embeddings ? 1 : 2) * embedding_parameters(model);
+    plan.weight_bytes = plan.parameters * weight_bytes_each(options);
+    plan.feature_map_parameters = model.layers * layer_map_parameters(model, options);
+    plan.lora_parameters = model.layers * layer_lora_parameters(model, options);
+    plan.flops_per_token_layer = flops_per_token_layer(model);
+
+    const int chosen = make_block_layout(model.layers, options.block_layers).block_layers;
+    const BlockPlan row = plan_blocks(plan, options, chosen, options.pipeline_ranks);
+    const int fitting = largest_fitting(plan, options);
+    std::set<int> choices = {1, chosen, model.layers};
+    if (fitting > 0) choices.insert(fitting);
+    for (const int k : choices) {
+        if (k == chosen) plan.chosen = plan.choices.size();
+        plan.choices.push_back(k == chosen ? row : plan_blocks(plan, options, k, 0));
+    }
+    warn(plan, options, fitting);
+    return plan;
+}
+
+std::string to_text(const Plan& plan) {
+    std::string text = model_text(plan) + "\n" + chosen_text(plan) + "\n" + choices_text(plan);
+    for (const std::string& warning : plan.warnings) text += fmt::format("warning: {}\n", warning);
+    return text;
+}
+
+nlohmann::ordered_json to_json(const Plan& plan) {
+    nlohmann::ordered_json json = {{"parameters", plan.parameters},
+                                   {"layer_parameters", plan.layer_parameters},
+                                   {"weight_bytes", plan.weight_bytes},
+                                   {"feature_map_parameters", plan.feature_map_parameters},
+                                   {"lora_parameters", plan.lora_parameters},
+                                   {"flops_per_token_layer", plan.flops_per_token_layer},
+                                   {"tokens", plan.tokens},
+                                   {"length", plan.length},
+                                   {"memory", plan.memory},
+                                   {"flops", plan.flops},
+                                   {"bandwidth", plan.bandwidth},
+                                   {"chosen", plan.chosen},
+                                   {"warnings", plan.warnings}};
+    json["choices"] = nlohmann::ordered_json::array();
+    for (const BlockPlan& row : plan.choices) json["choices"].push_back(to_json(row));
+    return json;
+}
+
+} // namespace lolcats

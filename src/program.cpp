@@ -1,0 +1,235 @@
+#include "lolcats/program.hpp"
+
+#include "lolcats/error.hpp"
+#include "src/comm/communicator.hpp"
+#include "src/comm/error_latch.hpp"
+
+#include <Kokkos_Core.hpp>
+#include <fmt/format.h>
+#include <mpi.h>
+#include <nlohmann/json.hpp>
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <optional>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#include <thread>
+
+namespace lolcats {
+namespace {
+
+/// The hardware threads this process may run on.
+cpu_set_t allowed_cpus() {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0) CPU_SET(0, &cpus); // more than 1024 of them: count on one only
+    return cpus;
+}
+
+/// The largest ranks-a-node count in what a launcher left in the environment, such as "4" or "7(x2),3"; 0: unknown.
+int launched_on_node() {
+    for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"}) {
+        const char* text = std::getenv(name);
+        if (text == nullptr) continue;
+        int most = 0;
+        while (text != nullptr) {
+            most = std::max(most, std::atoi(text));
+            const std::string rest(text);
+            const std::size_t comma = rest.find(',');
+            text = comma == std::string::npos ? nullptr : text + comma + 1;
+        }
+        return most;
+    }
+    return 0;
+}
+
+/// Ranks that wait in MPI spin, and starve those that compute when there are more ranks than hardware threads (a
+/// barrier then takes 72 ms instead of 50 us). Must run before MPI_Init, when only the launcher's word is known; where
+/// each rank is bound to a core of its own the count is an underestimate, and yielding an idle core costs nothing.
+void yield_if_crowded() {
+    const cpu_set_t cpus = allowed_cpus();
+    if (launched_on_node() > CPU_COUNT(&cpus)) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+}
+
+/// This rank's share of the hardware threads it may use: one that n ranks of the node may use counts 1/n.
+int fair_threads(const Communicator& node) {
+    const cpu_set_t mine = allowed_cpus();
+    std::vector<double> users(CPU_SETSIZE);
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) users[cpu] = CPU_ISSET(cpu, &mine) ? 1 : 0;
+    node.sum(users.data(), users.size());
+    double threads = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) threads += CPU_ISSET(cpu, &mine) ? 1 / users[cpu] : 0;
+    return std::max(1, static_cast<int>(threads + 1e-6));
+}
+
+Kokkos::InitializationSettings kokkos_settings(const Communicator& node) {
+    setenv("OMP_PROC_BIND", "false", 0); // bound threads of several ranks would share one core
+    Kokkos::InitializationSettings settings;
+    settings.set_disable_warnings(true); // every rank would repeat them
+    const int threads = fair_threads(node);
+    if (std::getenv("OMP_NUM_THREADS") == nullptr) settings.set_num_threads(threads);
+    return settings;
+}
+
+class MpiSession {
+public:
+    MpiSession(int& argc, char**& argv) {
+        int provided = 0;
+        check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+        if (provided < MPI_THREAD_FUNNELED) fail("MPI: this library has no thread support: use one that has");
+    }
+    MpiSession(const MpiSession&) = delete;
+    MpiSession& operator=(const MpiSession&) = delete;
+    ~MpiSession() { MPI_Finalize(); }
+};
+
+/// What went wrong, in one line.
+std::string describe(const std::exception_ptr& problem) {
+    std::string text = "ended without an exception to explain it";
+    try {
+        if (problem) std::rethrow_exception(problem);
+    } catch (const Error& error) {
+        text = error.what();
+    } catch (const std::bad_alloc&) {
+        text =
+            "out of memory: use more ranks, or a smaller --micro-batch or --block-layers; lolcats_plan shows the need";
+    } catch (const std::exception& error) {
+        text = fmt::format("unexpected failure: {}", error.what());
+    } catch (...) {
+        text = "unexpected failure: an exception of unknown type";
+    }
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    return text;
+}
+
+void print_error(const std::string& program, const std::string& text) {
+    fmt::print(stderr, "{}: error: {}\n", program, text);
+    std::fflush(stderr);
+}
+
+/// What the terminate handler needs. It lives while the stage runs.
+struct Reporter {
+    std::string program;
+    int rank;
+    int size;
+    ErrorLatch latch;
+};
+
+Reporter* reporter = nullptr;
+
+/// The terminate handler of a run: speaks if no other rank of the node has, and ends all ranks.
+[[noreturn]] void report_and_abort() {
+    using namespace std::chrono_literals;
+    if (reporter->latch.claim()) {
+        const std::string rank = reporter->size > 1 ? fmt::format(" [rank {}]", reporter->rank) : "";
+        print_error(reporter->program, describe(std::current_exception()) + rank);
+    } else {
+        std::this_thread::sleep_for(1s); // the line of the rank that speaks must get out first
+    }
+    MPI_Abort(MPI_COMM_WORLD, 1);
+    std::_Exit(1);
+}
+
+/// Puts the terminate handler in place for its lifetime.
+class ReporterScope {
+public:
+    explicit ReporterScope(Reporter& owner) : previous_(std::set_terminate(report_and_abort)) { reporter = &owner; }
+    ReporterScope(const ReporterScope&) = delete;
+    ReporterScope& operator=(const ReporterScope&) = delete;
+    ~ReporterScope() {
+        std::set_terminate(previous_);
+        reporter = nullptr;
+    }
+
+private:
+    std::terminate_handler previous_;
+};
+
+/// Reads the options on every rank. Returns the exit status if that is all the program has to do. A failure ends all
+/// ranks cleanly: the first of them that failed speaks.
+std::optional<int> read_options(int argc, char** argv, const std::string& name, const std::string& purpose,
+                                const Communicator& world, Options& options) {
+    std::string text;
+    std::string problem;
+    bool go_on = false;
+    try {
+        go_on = parse_options(argc, argv, name, purpose, options, text);
+    } catch (...) {
+        problem = describe(std::current_exception());
+    }
+    std::int64_t first_failed = problem.empty() ? world.size() : world.rank();
+    world.min(&first_failed, 1);
+    if (first_failed == world.rank()) print_error(name, problem);
+    if (first_failed < world.size()) return 1;
+    if (go_on) return std::nullopt;
+    if (world.rank() == 0) {
+        fmt::print("{}", text);
+        std::fflush(stdout);
+    }
+    return 0;
+}
+
+void start_stage(const Options& options, const std::string& name, const Communicator& world, const Communicator& node,
+                 const Stage& stage) {
+    const Kokkos::ScopeGuard kokkos(kokkos_settings(node));
+    spdlog::set_default_logger(spdlog::stderr_color_mt(name)); // stdout is for results
+    spdlog::set_pattern("%H:%M:%S %^%l%$ %v");
+    if (world.rank() == 0) {
+        fmt::print(stderr, "{} {} ({}), {} rank{}\n{}", name, version_string(), git_hash(), world.size(),
+                   world.size() > 1 ? "s" : "", to_table(options));
+    }
+    stage(options, world);
+}
+
+} // namespace
+
+int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage) {
+    yield_if_crowded();
+    const MpiSession mpi(argc, argv);
+    const Communicator world = Communicator::world();
+    Options options;
+    if (const auto status = read_options(argc, argv, name, purpose, world, options)) return *status;
+    const Communicator node = world.split_by_node();
+    Reporter owner{name, world.rank(), world.size(), ErrorLatch(node)};
+    const ReporterScope scope(owner);
+    if (world.size() > 1) { // no catch: see the header
+        start_stage(options, name, world, node, stage);
+        return 0;
+    }
+    try {
+        start_stage(options, name, world, node, stage);
+        return 0;
+    } catch (...) {
+        print_error(name, describe(std::current_exception()));
+        return 1;
+    }
+}
+
+std::string version_string() {
+    return LOLCATS_VERSION;
+}
+
+std::string git_hash() {
+    const std::string hash = LOLCATS_GIT_HASH;
+    return hash.empty() ? "unknown" : hash;
+}
+
+nlohmann::ordered_json run_deck(const Options& options, const std::string& program) {
+    nlohmann::ordered_json deck;
+    deck["program"] = program;
+    deck["version"] = version_string();
+    deck["git"] = git_hash();
+    deck["format_version"] = format_version;
+    deck["options"] = to_json(options);
+    // Where results go is no part of what they are: equal runs write equal files, whatever their directory.
+    for (const char* place : {"work", "dump-gradients", "save-logits"}) deck["options"].erase(place);
+    return deck;
+}
+
+} // namespace lolcats

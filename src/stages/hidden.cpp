@@ -1,0 +1,148 @@
+#include "src/stages/hidden.hpp"
+
+#include "io/file.hpp"
+#include "lolcats/error.hpp"
+#include "lolcats/program.hpp"
+#include "src/model/decoder_layer.hpp"
+#include "src/stages/run_input.hpp"
+#include "src/train/batches.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <spdlog/spdlog.h>
+
+namespace lolcats {
+
+namespace {
+
+/// One rank's consecutive blocks as the teacher, with the stores of their inputs.
+class TeacherStage {
+public:
+    TeacherStage(const Options& options, const RunInput& input, const Mesh& mesh, const std::string& tokens_identity,
+                 Arithmetic arithmetic)
+        : input_(input), mesh_(mesh), blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)),
+          gemm_(arithmetic), rope_(input.config, input.length()),
+          activations_(input.config, input.shape(options.micro_batch)),
+          x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
+        for (int block = blocks_.begin; block < blocks_.end; ++block) {
+            stores_.push_back(open_store(options, tokens_identity, block));
+            load_block(block);
+        }
+    }
+
+    /// Computes the sequences and hands their residual stream on to the next stage.
+    void run(const Sequences& sequences) {
+        const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
+        const Matrix<float> x = first_rows(x_, shape.rows());
+        if (mesh_.stage == 0)
+            input_.embed(sequences, x);
+        else
+            mesh_.pipeline.receive(x.data(), x.size(), mesh_.stage - 1, 0);
+        for (int block = blocks_.begin; block < blocks_.end; ++block) {
+            store(block, sequences, x);
+            for (const auto& weights : layers_[block - blocks_.begin]) {
+                teacher_layer({input_.config, rope_, gemm_}, shape, weights, for_shape(activations_, shape), x);
+                round_residual(input_.storage, x);
+            }
+        }
+        if (mesh_.stage + 1 < mesh_.pipeline_ranks) mesh_.pipeline.send(x.data(), x.size(), mesh_.stage + 1, 0);
+    }
+
+    /// Whether all this stage's stores hold the sequence.
+    [[nodiscard]] bool is_done(std::int64_t sequence) const {
+        return std::all_of(stores_.begin(), stores_.end(),
+                           [&](const auto& store) { return store == nullptr || store->is_done(sequence); });
+    }
+
+    void close() {
+        for (auto& store : stores_)
+            if (store != nullptr) store->close();
+    }
+
+private:
+    std::unique_ptr<io::HiddenStoreWriter> open_store(const Options& options, const std::string& tokens_identity,
+                                                      int block) const {
+        if (block == 0) return nullptr;
+        auto info = hidden_store_info(options, input_, tokens_identity, block);
+        info.run_deck = run_deck(options, "lolcats_hidden").dump();
+        return std::make_unique<io::HiddenStoreWriter>(hidden_path(options, block), info, mesh_.data.get());
+    }
+
+    /// The last block only receives: nothing needs what leaves it.
+    void load_block(int block) {
+        auto& layers = layers_.emplace_back();
+        if (block + 1 == input_.layout.blocks) return;
+        const Range range = input_.layout.layers_of(block);
+        for (int layer = range.begin; layer < range.end; ++layer)
+            layers.push_back(load_layer<float>(input_.checkpoint, input_.config, layer, input_.storage));
+    }
+
+    void store(int block, const Sequences& sequences, const Matrix<float>& x) {
+        const auto& store = stores_[block - blocks_.begin];
+        if (store == nullptr) return;
+        const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, x);
+        const std::size_t size = static_cast<std::size_t>(input_.length()) * input_.config.hidden_size;
+        for (std::size_t i = 0; i < sequences.size(); ++i)
+            if (!store->is_done(sequences[i])) store->write(sequences[i], host.data() + i * size);
+    }
+
+    const RunInput& input_;
+    const Mesh& mesh_;
+    Range blocks_;
+    Gemm<float> gemm_;
+    RopeTable<float> rope_;
+    LayerActivations<float> activations_;
+    Matrix<float> x_;
+    std::vector<std::unique_ptr<io::HiddenStoreWriter>> stores_;
+    std::vector<std::vector<LayerWeights<float>>> layers_;
+};
+
+/// The sequences of this replica that some stage of its pipeline still lacks.
+Sequences missing_sequences(const RunInput& input, const Mesh& mesh, const TeacherStage& stage) {
+    const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
+    std::vector<std::int64_t> done(mine.size());
+    for (int i = 0; i < mine.size(); ++i) done[i] = stage.is_done(mine.begin + i) ? 1 : 0;
+    mesh.pipeline.min(done.data(), done.size());
+    Sequences missing;
+    for (int i = 0; i < mine.size(); ++i)
+        if (done[i] == 0) missing.push_back(mine.begin + i);
+    return missing;
+}
+
+void write_overview(const Options& options, const RunInput& input, const std::string& tokens_identity) {
+    std::vector<std::filesystem::path> blocks;
+    for (int block = 1; block < input.layout.blocks; ++block) blocks.push_back(hidden_path(options, block));
+    io::write_virtual_dataset(std::filesystem::path(options.work) / "hidden" / "all.h5", blocks,
+                              hidden_store_info(options, input, tokens_identity, 1));
+}
+
+} // namespace
+
+void store_hidden_states(const Options& options, const Communicator& world) {
+    const RunInput input(options);
+    if (input.layout.blocks == 1) {
+        if (world.rank() == 0)
+            spdlog::info("one block of all {} layers: its input is the token embedding, so nothing is stored",
+                         input.config.layers);
+        return;
+    }
+    const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
+    const std::string identity = tokens_identity(input, world);
+    if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
+    world.barrier();
+    TeacherStage stage(options, input, mesh, identity, choose_arithmetic(options, world));
+    const Sequences missing = missing_sequences(input, mesh, stage);
+    for (std::size_t i = 0; const auto& sequences : micro_batches(missing, options.micro_batch, 1, 0)) {
+        stage.run(sequences);
+        i += sequences.size();
+        if (world.rank() == 0 && (i == missing.size() || i % 64 == 0))
+            spdlog::info("hidden states of {} of {} sequences", i, missing.size());
+    }
+    stage.close();
+    world.barrier();
+    if (world.rank() == 0) write_overview(options, input, identity);
+}
+
+} // namespace lolcats

@@ -1,0 +1,210 @@
+#include "src/stages/lora.hpp"
+
+#include "io/array_file.hpp"
+#include "io/file.hpp"
+#include "kernels/dropout.hpp"
+#include "lolcats/error.hpp"
+#include "lolcats/program.hpp"
+#include "src/stages/model_stage.hpp"
+#include "src/train/metrics_log.hpp"
+#include "src/train/progress.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <spdlog/spdlog.h>
+
+namespace lolcats {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Feature maps to start from: those named, else what stage 1 left; none when they are to be trained from scratch.
+std::optional<FeatureMapFiles> feature_maps(const Options& options) {
+    if (!options.feature_maps.empty()) return FeatureMapFiles(options.feature_maps);
+    if (!options.init_feature_maps.empty()) return FeatureMapFiles(options.init_feature_maps);
+    if (options.train_feature_maps) return std::nullopt;
+    if (!std::filesystem::exists(transfer_directory(options)))
+        fail("{}: no such directory; run lolcats_block first, name trained maps with --feature-maps, or train them "
+             "here with --train-feature-maps",
+             transfer_directory(options).string());
+    return FeatureMapFiles(transfer_directory(options));
+}
+
+void warn_if_pure_softmax(const StudentForm& form, int length) {
+    const int reach = form.near == NearKeys::terrace ? 2 * form.window : form.window;
+    if (form.near != NearKeys::none && length <= reach)
+        spdlog::warn("sequences of {} tokens do not reach beyond the softmax window ({} keys): the linear branch is "
+                     "never used and nothing is learnt about it",
+                     length, reach);
+}
+
+class LoraTraining {
+public:
+    LoraTraining(const Options& options, const RunInput& input, const Communicator& world, const Mesh& mesh,
+                 const std::optional<FeatureMapFiles>& maps)
+        : options_(options), input_(input), world_(world), mesh_(mesh), adapter_(adapter_config(options)),
+          form_(student_form(options, input.config, maps ? &*maps : nullptr)),
+          tied_(are_maps_tied(options, maps ? &*maps : nullptr)), batches_(options, input.tokens.sequences()),
+          progress_(options, 1e-4), stage_(input, mesh, options.micro_batch, choose_arithmetic(options, world),
+                                           {form_, adapter_, options.train_feature_maps, tied_}) {
+        prepare_parameters(maps);
+        if (world.rank() == 0) {
+            warn_if_pure_softmax(form_, input.length());
+            io::create_directories(lora_directory(options));
+            log_.emplace(lora_directory(options) / "lora.jsonl");
+        }
+    }
+
+    void run() {
+        progress_.run(
+            batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); });
+        write();
+    }
+
+private:
+    void prepare_parameters(const std::optional<FeatureMapFiles>& maps) {
+        stage_.allocate_parameters();
+        stage_.students().initialize(options_.feature_map_init, options_.seed);
+        if (maps) stage_.students().load(*maps);
+        stage_.adapter().initialize(options_.seed);
+        if (!options_.init_adapter.empty()) stage_.adapter().load(options_.init_adapter);
+        stage_.bind_parameters();
+    }
+
+    /// Labelled tokens that are predicted in these sequences.
+    [[nodiscard]] std::int64_t count_labelled(const Sequences& sequences) const {
+        std::vector<std::int32_t> labels(input_.length());
+        std::int64_t count = 0;
+        for (const std::int64_t sequence : sequences) {
+            input_.tokens.read_labels(sequence, labels.data());
+            for (std::size_t t = 1; t < labels.size(); ++t) count += labels[t] != unlabelled ? 1 : 0;
+        }
+        if (count == 0)
+            fail("{}: a batch of {} sequences from {} on has no labelled token to learn from; raise --batch-size or "
+                 "drop such sequences",
+                 options_.tokens, sequences.size(), sequences.front());
+        return count;
+    }
+
+    /// The loss summed over all ranks' sequences, on every rank.
+    [[nodiscard]] double total_loss(const CrossEntropySum& mine) const {
+        double loss = mine.loss;
+        world_.sum(&loss, 1);
+        return loss;
+    }
+
+    void require_finite(double loss, int step) const {
+        if (!std::isfinite(loss))
+            fail("{}: the loss is {} at step {}; lower --lr, or look for values that are not finite in these weights "
+                 "(no adapter was written)",
+                 options_.model, loss, step);
+    }
+
+    void train_step(int step) {
+        const auto start = Clock::now();
+        const Sequences batch = batches_.at(step);
+        const auto labelled = static_cast<double>(count_labelled(batch));
+        const auto stream = [&](std::int64_t sequence) {
+            return mix_bits(mix_bits(mix_bits(options_.seed) + static_cast<std::uint64_t>(step)) +
+                            static_cast<std::uint64_t>(sequence));
+        };
+        stage_.trained().zero_gradients();
+        const auto mine = micro_batches(batch, options_.micro_batch, mesh_.data_ranks, mesh_.replica);
+        const double loss = total_loss(stage_.train(mine, static_cast<float>(1 / labelled), stream)) / labelled;
+        require_finite(loss, step);
+        stage_.trained().sum_gradients(mesh_.data);
+        if (step == 0 && !options_.dump_gradients.empty()) write_gradients(loss);
+        const double norm = gradient_norm();
+        if (!std::isfinite(norm))
+            fail("the gradient's norm is {} at step {}; lower --lr (no adapter was written)", norm, step);
+        progress_.update(stage_.trained(), loss, norm);
+        if (world_.rank() == 0)
+            log_step(step, loss, norm, batch.size(), std::chrono::duration<double>(Clock::now() - start).count());
+    }
+
+    /// Over the parameters of all pipeline stages.
+    [[nodiscard]] double gradient_norm() const {
+        const double mine = stage_.trained().gradient_norm();
+        double squared = mine * mine;
+        mesh_.pipeline.sum(&squared, 1);
+        return std::sqrt(squared);
+    }
+
+    void log_step(int step, double loss, double norm, std::size_t sequences, double seconds) {
+        const double rate = static_cast<double>(sequences) * input_.length() / seconds;
+        log_->write({{"step", step},
+                     {"loss", loss},
+                     {"lr", progress_.rate()},
+                     {"grad_norm", norm},
+                     {"tokens_per_second", rate}});
+        if (step % options_.log_every == 0)
+            spdlog::info("step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s", step, loss, progress_.rate(),
+                         norm, rate);
+    }
+
+    double evaluate(int step) {
+        const Sequences& held_out = batches_.validation();
+        CrossEntropySum mine;
+        for (const auto& sequences : micro_batches(held_out, options_.micro_batch, mesh_.data_ranks, mesh_.replica))
+            mine.loss += stage_.evaluate(sequences).loss;
+        const double loss = total_loss(mine) / static_cast<double>(count_labelled(held_out));
+        require_finite(loss, step);
+        if (world_.rank() != 0) return loss;
+        log_->write({{"step", step},
+                     {"eval_loss", loss},
+                     {"eval_perplexity", std::exp(loss)},
+                     {"best", std::min(loss, progress_.best())}});
+        spdlog::info("step {:5} evaluation loss {:.6g} perplexity {:.6g}", step, loss, std::exp(loss));
+        return loss;
+    }
+
+    void write_gradients(double loss) const {
+        if (mesh_.replica != 0) return;
+        const auto arrays = gather(mesh_.pipeline, named_gradients(stage_.trained()));
+        if (mesh_.stage != 0) return;
+        io::ArrayFile file(options_.dump_gradients);
+        for (const auto& array : arrays) file.write(array.name, array.shape, array.values.data());
+        file.write("loss", {}, &loss);
+        file.close();
+    }
+
+    void write() const {
+        if (mesh_.replica != 0) return;
+        const auto arrays = gather(mesh_.pipeline, named_values(stage_.trained()));
+        if (mesh_.stage != 0) return;
+        if (options_.train_feature_maps) {
+            auto metadata = form_metadata(form_, tied_);
+            metadata["model_identity"] = input_.checkpoint.identity();
+            metadata["run_deck"] = run_deck(options_, "lolcats_lora").dump();
+            std::vector<NamedArray<float>> maps;
+            std::copy_if(arrays.begin(), arrays.end(), std::back_inserter(maps),
+                         [](const auto& array) { return array.name.starts_with("model.layers."); });
+            write_feature_maps(lora_directory(options_) / "feature_maps.safetensors", maps, metadata);
+        }
+        write_adapter(lora_directory(options_), adapter_, options_.model, arrays);
+    }
+
+    const Options& options_;
+    const RunInput& input_;
+    const Communicator& world_;
+    const Mesh& mesh_;
+    AdapterConfig adapter_;
+    StudentForm form_;
+    bool tied_;
+    Batches batches_;
+    Progress progress_;
+    ModelStage stage_;
+    std::optional<MetricsLog> log_;
+};
+
+} // namespace
+
+void adjust_low_rank(const Options& options, const Communicator& world) {
+    const RunInput input(options);
+    const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
+    LoraTraining(options, input, world, mesh, feature_maps(options)).run();
+    world.barrier();
+}
+
+} // namespace lolcats

@@ -1,0 +1,169 @@
+#include "src/stages/model_stage.hpp"
+
+#include "src/train/pipeline_schedule.hpp"
+
+#include <algorithm>
+
+namespace lolcats {
+
+namespace {
+
+Range layers_of_stage(const RunInput& input, const Mesh& mesh) {
+    const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
+    return {input.layout.layers_of(blocks.begin).begin, input.layout.layers_of(blocks.end - 1).end};
+}
+
+} // namespace
+
+ModelStage::ModelStage(const RunInput& input, const Mesh& mesh, int micro_batch, Arithmetic arithmetic,
+                       Adaptation adaptation)
+    : input_(input), layers_(layers_of_stage(input, mesh)), link_(mesh.pipeline), adaptation_(std::move(adaptation)),
+      largest_(input.shape(micro_batch)), gemm_(arithmetic), rope_(input.config, input.length()),
+      x_(uninitialized("residual"), largest_.rows(), input.config.hidden_size),
+      labels_(uninitialized("labels"), largest_.rows()), predicted_(uninitialized("predicted"), largest_.rows()) {
+    load_weights();
+    if (adaptation_.form) {
+        students_.emplace(input.config, *adaptation_.form, layers_, adaptation_.tied,
+                          adaptation_.train_students ? trained_ : frozen_);
+        decoder_.emplace(LayerContext<float>{input.config, rope_, gemm_}, largest_, *adaptation_.form,
+                         adaptation_.adapter.form);
+    } else {
+        teacher_activations_ = LayerActivations<float>(input.config, largest_);
+    }
+    if (adaptation_.adapter.form.rank > 0) adapter_.emplace(input.config, adaptation_.adapter, layers_, trained_);
+}
+
+void ModelStage::load_weights() {
+    for (int layer = layers_.begin; layer < layers_.end; ++layer)
+        weights_.push_back(load_layer<float>(input_.checkpoint, input_.config, layer, input_.storage));
+    if (link_.is_last())
+        head_.emplace(input_.config, load_head<float>(input_.checkpoint, input_.config, input_.storage), gemm_);
+}
+
+const ParameterSet& ModelStage::student_parameters() const {
+    return adaptation_.train_students ? trained_ : frozen_;
+}
+
+void ModelStage::allocate_parameters() {
+    trained_.allocate(true);
+    frozen_.allocate(false);
+}
+
+void ModelStage::bind_parameters() {
+    adapted_.clear();
+    for (int layer = layers_.begin; layer < layers_.end; ++layer) {
+        AdaptedLayer<float>& adapted = adapted_.emplace_back();
+        adapted.index = static_cast<std::uint64_t>(layer);
+        adapted.student = students_->parameters(layer);
+        if (adaptation_.train_students) adapted.student_gradients = students_->gradients(layer);
+        if (adapter_) adapted.lora = adapter_->layer(layer);
+    }
+}
+
+Matrix<float> ModelStage::receive_input(const Sequences& sequences) {
+    const Matrix<float> x = first_rows(x_, static_cast<int>(sequences.size()) * input_.length());
+    if (link_.is_first())
+        input_.embed(sequences, x);
+    else
+        link_.receive_forward(x);
+    return x;
+}
+
+void ModelStage::run_layer(const AttentionShape& shape, int layer, const DropoutStreams& streams,
+                           const Matrix<float>& x) {
+    const auto& weights = weights_[layer - layers_.begin];
+    if (decoder_)
+        decoder_->forward(shape, weights, adapted_[layer - layers_.begin], streams, x);
+    else
+        teacher_layer({input_.config, rope_, gemm_}, shape, weights, for_shape(teacher_activations_, shape), x);
+}
+
+Vector<std::int32_t> ModelStage::first(const Vector<std::int32_t>& all, int rows) const {
+    return Kokkos::subview(all, Kokkos::make_pair(0, rows));
+}
+
+/// Row t is to predict token t + 1; the last row of a sequence predicts nothing.
+void ModelStage::read_shifted_labels(const Sequences& sequences) const {
+    const auto host = Kokkos::create_mirror_view(labels_);
+    const int length = input_.length();
+    std::vector<std::int32_t> labels(length);
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+        input_.tokens.read_labels(sequences[i], labels.data());
+        std::copy(labels.begin() + 1, labels.end(), host.data() + i * length);
+        host(i * length + length - 1) = unlabelled;
+    }
+    Kokkos::deep_copy(labels_, host);
+}
+
+CrossEntropySum ModelStage::evaluate(const Sequences& sequences, const LmHead<float>::LogitsVisitor& visit) {
+    const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
+    const Matrix<float> x = receive_input(sequences);
+    for (int layer = layers_.begin; layer < layers_.end; ++layer) run_layer(shape, layer, {}, x);
+    if (!link_.is_last()) {
+        link_.send_forward(x);
+        return {};
+    }
+    read_shifted_labels(sequences);
+    return head_->loss(x, first(labels_, shape.rows()), first(predicted_, shape.rows()), visit);
+}
+
+ModelStage::InFlight ModelStage::take_slot() {
+    if (free_slots_.empty()) {
+        InFlight slot;
+        for (int layer = layers_.begin; layer < layers_.end; ++layer)
+            slot.inputs.emplace_back(uninitialized("layer_input"), x_.extent(0), x_.extent(1));
+        slot.gradient = Matrix<float>(uninitialized("residual_gradient"), x_.extent(0), x_.extent(1));
+        return slot;
+    }
+    InFlight slot = std::move(free_slots_.back());
+    free_slots_.pop_back();
+    return slot;
+}
+
+DropoutStreams ModelStage::streams(const Sequences& sequences,
+                                   const std::function<std::uint64_t(std::int64_t)>& stream) const {
+    DropoutStreams result;
+    for (const std::int64_t sequence : sequences) result.push_back(stream(sequence));
+    return result;
+}
+
+CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, float scale,
+                                  const std::function<std::uint64_t(std::int64_t)>& stream) {
+    CrossEntropySum total;
+    std::vector<InFlight> flights(micro_batches.size());
+    const auto forward = [&](int i) {
+        const Sequences& sequences = micro_batches[i];
+        const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
+        flights[i] = take_slot();
+        const Matrix<float> x = receive_input(sequences);
+        for (int layer = layers_.begin; layer < layers_.end; ++layer) {
+            Kokkos::deep_copy(first_rows(flights[i].inputs[layer - layers_.begin], shape.rows()), x);
+            run_layer(shape, layer, streams(sequences, stream), x);
+        }
+        if (!link_.is_last()) return link_.send_forward(x);
+        read_shifted_labels(sequences);
+        const auto sum =
+            head_->loss_and_gradient(x, first(labels_, shape.rows()), scale, first(predicted_, shape.rows()));
+        total.loss += sum.loss;
+        total.labelled += sum.labelled;
+        Kokkos::deep_copy(first_rows(flights[i].gradient, shape.rows()), x);
+    };
+    const auto backward = [&](int i) {
+        const Sequences& sequences = micro_batches[i];
+        const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
+        const Matrix<float> dx = first_rows(flights[i].gradient, shape.rows());
+        if (!link_.is_last()) link_.receive_backward(dx);
+        for (int layer = layers_.end - 1; layer >= layers_.begin; --layer)
+            decoder_->backward(shape, weights_[layer - layers_.begin], adapted_[layer - layers_.begin],
+                               streams(sequences, stream),
+                               first_rows(flights[i].inputs[layer - layers_.begin], shape.rows()), dx);
+        if (!link_.is_first()) link_.send_backward(dx);
+        free_slots_.push_back(std::move(flights[i]));
+    };
+    run_one_forward_one_backward(link_.stage(), link_.stages(), static_cast<int>(micro_batches.size()), forward,
+                                 backward);
+    link_.flush();
+    return total;
+}
+
+} // namespace lolcats

@@ -1,0 +1,87 @@
+#pragma once
+/// One rank's consecutive layers of the model, as teacher or adapted, with the token embedding on the first pipeline
+/// stage and the loss on the last.
+#include "src/comm/stage_link.hpp"
+#include "src/model/adapter.hpp"
+#include "src/model/decoder_layer.hpp"
+#include "src/model/lm_head.hpp"
+#include "src/model/students.hpp"
+#include "src/stages/run_input.hpp"
+#include "src/train/batches.hpp"
+
+#include <functional>
+#include <optional>
+
+namespace lolcats {
+
+/// What the model is adapted with; without students it is the teacher.
+struct Adaptation {
+    std::optional<StudentForm> form;
+    AdapterConfig adapter; ///< rank 0: none
+    bool train_students = false;
+    bool tied = false;
+};
+
+class ModelStage {
+public:
+    ModelStage(const RunInput& input, const Mesh& mesh, int micro_batch, Arithmetic arithmetic, Adaptation adaptation);
+
+    [[nodiscard]] ParameterSet& trained() { return trained_; }
+    [[nodiscard]] const ParameterSet& trained() const { return trained_; }
+    [[nodiscard]] const Students& students() const { return *students_; }
+    [[nodiscard]] const Adapter& adapter() const { return *adapter_; }
+    /// Where the students' parameters are: among the trained ones, or apart.
+    [[nodiscard]] const ParameterSet& student_parameters() const;
+    [[nodiscard]] bool is_last() const { return link_.is_last(); }
+    /// Before parameters are initialised or loaded, and after.
+    void allocate_parameters();
+    void bind_parameters();
+
+    /// Forward only. On the last stage: the loss sum, predictions in predicted() and logits to `visit`.
+    CrossEntropySum evaluate(const Sequences& sequences, const LmHead<float>::LogitsVisitor& visit = {});
+    [[nodiscard]] const Vector<std::int32_t>& predicted() const { return predicted_; }
+
+    /// One optimiser batch by the 1F1B schedule: gradients of `scale` times the summed loss are added to those of the
+    /// trained parameters. `streams(sequence)` names a sequence's dropout stream. Returns this rank's loss sum.
+    CrossEntropySum train(const std::vector<Sequences>& micro_batches, float scale,
+                          const std::function<std::uint64_t(std::int64_t)>& stream);
+
+private:
+    /// A micro-batch between its forward and its backward pass.
+    struct InFlight {
+        std::vector<Matrix<float>> inputs; ///< [n, D] entering each layer
+        Matrix<float> gradient;            ///< last stage: [n, D], gradient of what left the last layer
+    };
+
+    void load_weights();
+    [[nodiscard]] DropoutStreams streams(const Sequences& sequences,
+                                         const std::function<std::uint64_t(std::int64_t)>& stream) const;
+    Matrix<float> receive_input(const Sequences& sequences);
+    void run_layer(const AttentionShape& shape, int layer, const DropoutStreams& streams, const Matrix<float>& x);
+    void read_shifted_labels(const Sequences& sequences) const;
+    InFlight take_slot();
+    [[nodiscard]] Vector<std::int32_t> first(const Vector<std::int32_t>& all, int rows) const;
+
+    const RunInput& input_;
+    Range layers_;
+    StageLink link_;
+    Adaptation adaptation_;
+    AttentionShape largest_;
+    Gemm<float> gemm_;
+    RopeTable<float> rope_;
+    std::vector<LayerWeights<float>> weights_;
+    std::optional<LmHead<float>> head_;
+    ParameterSet trained_;
+    ParameterSet frozen_;
+    std::optional<Students> students_;
+    std::optional<Adapter> adapter_;
+    std::vector<AdaptedLayer<float>> adapted_;
+    std::optional<AdaptedDecoder<float>> decoder_;
+    LayerActivations<float> teacher_activations_;
+    Matrix<float> x_;
+    Vector<std::int32_t> labels_;
+    Vector<std::int32_t> predicted_;
+    std::vector<InFlight> free_slots_;
+};
+
+} // namespace lolcats

@@ -1,0 +1,79 @@
+#include "src/stages/run_input.hpp"
+
+#include "kernels/elementwise.hpp"
+#include "lolcats/error.hpp"
+
+namespace lolcats {
+
+namespace {
+
+const std::string& required(const std::string& value, const char* option, const char* what) {
+    if (value.empty()) fail("--{} is missing: give {}", option, what);
+    return value;
+}
+
+} // namespace
+
+RunInput::RunInput(const Options& options)
+    : config(read_model_config(required(options.model, "model", "the teacher's Hugging Face directory"))),
+      checkpoint(options.model), storage(storage_type(options.dtype)),
+      tokens(required(options.tokens, "tokens", "an HDF5 token store"), config.vocab_size, options.sequences),
+      layout(make_block_layout(config.layers, options.block_layers)) {
+    if (config.sliding_window > 0 && tokens.length() > config.sliding_window)
+        fail("{}: sequences of {} tokens are longer than the model's sliding_window, {}, and would be computed "
+             "wrongly; pack the tokens to shorter sequences",
+             options.tokens, tokens.length(), config.sliding_window);
+}
+
+void RunInput::embed(std::span<const std::int64_t> sequences, const Matrix<float>& x) const {
+    std::vector<std::int32_t> ids(sequences.size() * length());
+    for (std::size_t i = 0; i < sequences.size(); ++i) tokens.read_tokens(sequences[i], ids.data() + i * length());
+    lolcats::embed<float>(checkpoint, config, storage, ids, x);
+}
+
+Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
+    if (options.gemm == "exact") return Arithmetic::exact;
+    if (options.gemm == "f32") return Arithmetic::f32;
+    if (options.gemm == "bf16") return Arithmetic::bf16;
+    if (options.dtype == "f32") return Arithmetic::exact;
+    Arithmetic fastest = Arithmetic::f32;
+    if (world.rank() == 0) fastest = measure_arithmetic();
+    world.broadcast(&fastest, sizeof fastest, 0);
+    return fastest;
+}
+
+void round_residual(Storage storage, const Matrix<float>& x) {
+    if (storage == Storage::bf16) round_to_bf16(x);
+}
+
+std::filesystem::path hidden_path(const Options& options, int block) {
+    return std::filesystem::path(options.work) / "hidden" / fmt::format("block_{:02}.h5", block);
+}
+
+std::filesystem::path transfer_directory(const Options& options) {
+    return std::filesystem::path(options.work) / "transfer";
+}
+
+std::filesystem::path lora_directory(const Options& options) {
+    return std::filesystem::path(options.work) / "lora";
+}
+
+io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const std::string& tokens_identity,
+                                      int block) {
+    const std::string dtype = options.hidden_dtype == "auto" ? options.dtype : options.hidden_dtype;
+    return {.sequences = input.tokens.sequences(),
+            .length = input.tokens.length(),
+            .width = input.config.hidden_size,
+            .dtype = dtype == "f32" ? io::DType::f32 : io::DType::bf16,
+            .block = block,
+            .layer = input.layout.layers_of(block).begin,
+            .model_identity = input.checkpoint.identity(),
+            .tokens_identity = tokens_identity,
+            .run_deck = ""};
+}
+
+std::string tokens_identity(const RunInput& input, const Communicator& world) {
+    return world.broadcast(world.rank() == 0 ? input.tokens.identity() : std::string(), 0);
+}
+
+} // namespace lolcats

@@ -1,0 +1,52 @@
+#pragma once
+/// What every stage opens first: the model's shape and weights, the tokens, and how layers are cut into blocks.
+#include "io/checkpoint.hpp"
+#include "io/hidden_store.hpp"
+#include "io/token_store.hpp"
+#include "lolcats/model.hpp"
+#include "lolcats/options.hpp"
+#include "src/comm/mesh.hpp"
+#include "src/model/weights.hpp"
+
+#include <filesystem>
+#include <span>
+#include <vector>
+
+namespace lolcats {
+
+struct RunInput {
+    /// Throws Error if an option is missing or the model cannot be computed on these tokens.
+    explicit RunInput(const Options& options);
+
+    [[nodiscard]] int length() const { return static_cast<int>(tokens.length()); }
+    [[nodiscard]] AttentionShape shape(int batch) const { return attention_shape(config, batch, length()); }
+    /// Token embeddings of the sequences, x[count T, D].
+    void embed(std::span<const std::int64_t> sequences, const Matrix<float>& x) const;
+
+    ModelConfig config;
+    io::Checkpoint checkpoint;
+    Storage storage;
+    io::TokenStore tokens;
+    BlockLayout layout;
+};
+
+/// The arithmetic of matrix products: as asked; by default exact for f32 weights and what rank 0 measured to be faster
+/// for bf16 ones. Collective.
+Arithmetic choose_arithmetic(const Options& options, const Communicator& world);
+
+/// The residual stream is kept in the type of the frozen weights: in bf16 runs it is rounded at every layer, so that
+/// where blocks begin makes no difference.
+void round_residual(Storage storage, const Matrix<float>& x);
+
+std::filesystem::path hidden_path(const Options& options, int block);
+std::filesystem::path transfer_directory(const Options& options);
+std::filesystem::path lora_directory(const Options& options);
+
+/// What the store of a block's input is, or must be.
+io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const std::string& tokens_identity,
+                                      int block);
+
+/// tokens.identity(), computed by rank 0 alone. Collective.
+std::string tokens_identity(const RunInput& input, const Communicator& world);
+
+} // namespace lolcats

@@ -1,0 +1,219 @@
+#include "src/stages/transfer.hpp"
+
+#include "io/array_file.hpp"
+#include "io/file.hpp"
+#include "lolcats/error.hpp"
+#include "lolcats/program.hpp"
+#include "src/stages/run_input.hpp"
+#include "src/train/batches.hpp"
+#include "src/train/metrics_log.hpp"
+#include "src/train/named_arrays.hpp"
+#include "src/train/progress.hpp"
+#include "src/train/transfer_block.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <spdlog/spdlog.h>
+
+namespace lolcats {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double mean(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+/// The residual stream entering a block: the token embedding for the first one, else what stage 0 stored.
+class BlockInput {
+public:
+    BlockInput(const Options& options, const RunInput& input, const std::string& tokens_identity, int block)
+        : input_(input) {
+        if (block > 0)
+            store_.emplace(hidden_path(options, block), hidden_store_info(options, input, tokens_identity, block));
+    }
+
+    void read(const Sequences& sequences, const Matrix<float>& x) const {
+        if (!store_) return input_.embed(sequences, x);
+        const auto host = Kokkos::create_mirror_view(x);
+        const std::size_t size = static_cast<std::size_t>(input_.length()) * input_.config.hidden_size;
+        for (std::size_t i = 0; i < sequences.size(); ++i) store_->read(sequences[i], host.data() + i * size);
+        Kokkos::deep_copy(x, host);
+    }
+
+private:
+    const RunInput& input_;
+    std::optional<io::HiddenStoreReader> store_;
+};
+
+/// Gradients of the first batch before clipping, and its losses as an array that says which layer comes first.
+using FirstBatch = std::vector<NamedArray<double>>;
+const std::string losses_name = "layer_losses";
+
+/// Training of one block by the ranks of `group`.
+class BlockTraining {
+public:
+    BlockTraining(const Options& options, const RunInput& input, const StudentForm& form, bool tied,
+                  Arithmetic arithmetic, const std::string& tokens_identity, int block, const Communicator& group)
+        : options_(options), input_(input), form_(form), tied_(tied), index_(block), group_(group),
+          states_(options, input, tokens_identity, block), batches_(options, input.tokens.sequences()),
+          progress_(options, 1e-2),
+          block_(input.checkpoint, input.config, form, tied, input.storage, arithmetic, input.layout.layers_of(block),
+                 input.shape(options.micro_batch), {options.mse_factor, options.xent_factor}),
+          x_(uninitialized("block_input"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
+        block_.students().initialize(options.feature_map_init, options.seed);
+        if (!options.init_feature_maps.empty()) block_.students().load(FeatureMapFiles(options.init_feature_maps));
+        if (group.rank() == 0) log_.emplace(file(".jsonl"));
+    }
+
+    /// Trains, writes the block's file and returns what its first batch gave.
+    FirstBatch run() {
+        progress_.run(
+            batches_, block_.parameters(), [&](int step) { train_step(step); },
+            [&](int step) { return evaluate(step); });
+        if (group_.rank() == 0) write();
+        return std::move(first_);
+    }
+
+private:
+    [[nodiscard]] std::filesystem::path file(const char* extension) const {
+        return transfer_directory(options_) / fmt::format("block_{:02}{}", index_, extension);
+    }
+
+    /// Layer losses of a batch, the same on all ranks of the group.
+    std::vector<double> pass(const Sequences& batch, bool train) {
+        std::vector<double> losses(block_.layers().size(), 0.0);
+        for (const auto& sequences : micro_batches(batch, options_.micro_batch, group_.size(), group_.rank())) {
+            const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
+            const Matrix<float> x = first_rows(x_, shape.rows());
+            states_.read(sequences, x);
+            block_.run(shape, x, static_cast<double>(batch.size()), train, losses);
+        }
+        group_.sum(losses.data(), losses.size());
+        return losses;
+    }
+
+    void require_finite(const std::vector<double>& losses, int step) const {
+        for (std::size_t i = 0; i < losses.size(); ++i)
+            if (!std::isfinite(losses[i]))
+                fail("block {}: the loss of layer {} is {} at step {}; lower --lr, or look for values that are not "
+                     "finite in {} (nothing was written for this block)",
+                     index_, block_.layers().begin + static_cast<int>(i), losses[i], step, options_.model);
+    }
+
+    void train_step(int step) {
+        const auto start = Clock::now();
+        const Sequences batch = batches_.at(step);
+        block_.parameters().zero_gradients();
+        const auto losses = pass(batch, true);
+        require_finite(losses, step);
+        block_.parameters().sum_gradients(group_);
+        if (step == 0 && !options_.dump_gradients.empty() && group_.rank() == 0) {
+            first_ = named_gradients(block_.parameters());
+            first_.push_back({losses_name, {block_.layers().begin}, losses});
+        }
+        const double norm = block_.parameters().gradient_norm();
+        if (!std::isfinite(norm))
+            fail("block {}: the gradient's norm is {} at step {}; lower --lr (nothing was written for this block)",
+                 index_, norm, step);
+        progress_.update(block_.parameters(), mean(losses), norm);
+        if (group_.rank() == 0) log_step(step, losses, norm, batch.size(), seconds_since(start));
+    }
+
+    void log_step(int step, const std::vector<double>& losses, double norm, std::size_t sequences, double seconds) {
+        const double rate = static_cast<double>(sequences) * input_.length() / seconds;
+        log_->write({{"step", step},
+                     {"loss", mean(losses)},
+                     {"layer_losses", losses},
+                     {"lr", progress_.rate()},
+                     {"grad_norm", norm},
+                     {"tokens_per_second", rate}});
+        if (step % options_.log_every == 0)
+            spdlog::info("block {:2} step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s", index_, step,
+                         mean(losses), progress_.rate(), norm, rate);
+    }
+
+    double evaluate(int step) {
+        const auto losses = pass(batches_.validation(), false);
+        require_finite(losses, step);
+        const double loss = mean(losses);
+        if (group_.rank() != 0) return loss;
+        const double best = std::min(loss, progress_.best());
+        log_->write({{"step", step}, {"eval_loss", loss}, {"eval_layer_losses", losses}, {"best", best}});
+        spdlog::info("block {:2} step {:5} evaluation loss {:.6g} best {:.6g}", index_, step, loss, best);
+        return loss;
+    }
+
+    void write() const {
+        auto metadata = form_metadata(form_, tied_);
+        metadata["model_identity"] = input_.checkpoint.identity();
+        metadata["run_deck"] = run_deck(options_, "lolcats_block").dump();
+        write_feature_maps(file(".safetensors"), named_values(block_.parameters()), metadata);
+    }
+
+    const Options& options_;
+    const RunInput& input_;
+    const StudentForm& form_;
+    bool tied_;
+    int index_;
+    const Communicator& group_;
+    BlockInput states_;
+    Batches batches_;
+    Progress progress_;
+    TransferBlock block_;
+    Matrix<float> x_;
+    std::optional<MetricsLog> log_;
+    FirstBatch first_;
+};
+
+/// /loss (mean over layers), /layer_losses [L] and one dataset a parameter, of all blocks. Collective.
+void write_gradients(const Options& options, const RunInput& input, const Communicator& world, const FirstBatch& mine) {
+    const FirstBatch all = gather(world, mine);
+    if (world.rank() != 0) return;
+    io::ArrayFile file(options.dump_gradients);
+    std::vector<double> losses(input.config.layers);
+    for (const auto& array : all) {
+        if (array.name == losses_name)
+            std::copy(array.values.begin(), array.values.end(), losses.begin() + array.shape.front());
+        else
+            file.write(array.name, array.shape, array.values.data());
+    }
+    const double loss = mean(losses);
+    file.write("loss", {}, &loss);
+    file.write(losses_name, {input.config.layers}, losses.data());
+    file.close();
+}
+
+} // namespace
+
+void transfer_attention(const Options& options, const Communicator& world) {
+    const RunInput input(options);
+    std::optional<FeatureMapFiles> start;
+    if (!options.init_feature_maps.empty()) start.emplace(options.init_feature_maps);
+    const StudentForm form = student_form(options, input.config, start ? &*start : nullptr);
+    const bool tied = are_maps_tied(options, start ? &*start : nullptr);
+    const Arithmetic arithmetic = choose_arithmetic(options, world);
+    const std::string identity = tokens_identity(input, world);
+    const int blocks = input.layout.blocks;
+    const int groups = std::min(blocks, world.size());
+    const Communicator group = world.split(world.rank() % groups, world.rank());
+    if (world.rank() == 0) io::create_directories(transfer_directory(options));
+    world.barrier();
+
+    FirstBatch first;
+    for (int block = world.rank() % groups; block < blocks; block += groups) {
+        auto of_block = BlockTraining(options, input, form, tied, arithmetic, identity, block, group).run();
+        std::move(of_block.begin(), of_block.end(), std::back_inserter(first));
+    }
+    if (!options.dump_gradients.empty()) write_gradients(options, input, world, first);
+}
+
+} // namespace lolcats

@@ -1,0 +1,55 @@
+#include "src/train/batches.hpp"
+
+#include "kernels/dropout.hpp"
+#include "lolcats/error.hpp"
+#include "src/comm/mesh.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace lolcats {
+
+Batches::Batches(const Options& options, std::int64_t total)
+    : batch_size_(options.batch_size), shuffle_(options.shuffle), seed_(options.seed) {
+    if (options.validation >= total)
+        fail("{}: holding out {} of {} sequences leaves none to train on; lower --validation", options.tokens,
+             options.validation, total);
+    validation_.resize(options.validation);
+    std::iota(validation_.begin(), validation_.end(), 0);
+    training_.resize(total - options.validation);
+    std::iota(training_.begin(), training_.end(), options.validation);
+    steps_per_epoch_ = static_cast<int>((training_.size() + batch_size_ - 1) / batch_size_);
+    steps_ = options.steps > 0 ? options.steps : options.epochs * steps_per_epoch_;
+}
+
+Sequences Batches::epoch_order(int epoch) const {
+    Sequences order = training_;
+    if (!shuffle_) return order;
+    // Fisher-Yates with a hash: the same order with every standard library.
+    for (std::size_t i = order.size(); i > 1; --i) {
+        const std::uint64_t random = mix_bits(mix_bits(seed_ ^ mix_bits(static_cast<std::uint64_t>(epoch))) + i);
+        std::swap(order[i - 1], order[random % i]);
+    }
+    return order;
+}
+
+Sequences Batches::at(int step) const {
+    const Sequences order = epoch_order(step / steps_per_epoch_);
+    const std::size_t begin = static_cast<std::size_t>(step % steps_per_epoch_) * batch_size_;
+    const std::size_t end = std::min(order.size(), begin + batch_size_);
+    return {order.begin() + static_cast<std::ptrdiff_t>(begin), order.begin() + static_cast<std::ptrdiff_t>(end)};
+}
+
+std::vector<Sequences> micro_batches(const Sequences& batch, int micro_batch, int replicas, int replica) {
+    const int count = (static_cast<int>(batch.size()) + micro_batch - 1) / micro_batch;
+    const Range mine = share(count, replicas, replica);
+    std::vector<Sequences> result;
+    for (int i = mine.begin; i < mine.end; ++i) {
+        const auto begin = batch.begin() + static_cast<std::ptrdiff_t>(i) * micro_batch;
+        const auto left = batch.end() - begin;
+        result.emplace_back(begin, begin + std::min<std::ptrdiff_t>(micro_batch, left));
+    }
+    return result;
+}
+
+} // namespace lolcats

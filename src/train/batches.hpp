@@ -1,0 +1,38 @@
+#pragma once
+/// Which sequences each optimiser step sees, and which rank computes them.
+#include "lolcats/options.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace lolcats {
+
+using Sequences = std::vector<std::int64_t>;
+
+class Batches {
+public:
+    /// `total` sequences, of which the first options.validation are held out. Throws Error if none is left to train on.
+    Batches(const Options& options, std::int64_t total);
+
+    [[nodiscard]] int steps() const { return steps_; }
+    /// Sequences of optimiser step `step` (from 0), in order. The last batch of an epoch may be smaller than the
+    /// others.
+    [[nodiscard]] Sequences at(int step) const;
+    [[nodiscard]] const Sequences& validation() const { return validation_; }
+
+private:
+    [[nodiscard]] Sequences epoch_order(int epoch) const;
+
+    int batch_size_;
+    int steps_;
+    int steps_per_epoch_;
+    bool shuffle_;
+    std::uint64_t seed_;
+    Sequences training_;
+    Sequences validation_;
+};
+
+/// The micro-batches that replica `replica` of `replicas` computes; consecutive ones stay together.
+std::vector<Sequences> micro_batches(const Sequences& batch, int micro_batch, int replicas, int replica);
+
+} // namespace lolcats

@@ -1,0 +1,65 @@
+#include "src/train/transfer_block.hpp"
+
+#include "kernels/elementwise.hpp"
+#include "kernels/softmax_attention.hpp"
+#include "kernels/transfer_loss.hpp"
+
+namespace lolcats {
+
+TransferBlock::TransferBlock(const io::Checkpoint& checkpoint, const ModelConfig& config, const StudentForm& form,
+                             bool tied, Storage storage, Arithmetic arithmetic, Range layers,
+                             const AttentionShape& largest, const TransferLoss& loss)
+    : config_(config), form_(form), storage_(storage), layers_(layers), loss_(loss), gemm_(arithmetic),
+      rope_(config, largest.length), students_(config, form, layers, tied, parameters_), activations_(config, largest),
+      student_y_(uninitialized("student_y"), largest.rows(), config.query_size()),
+      normalizer_(uninitialized("normalizer"), largest.batch * largest.heads, largest.length),
+      dy_(uninitialized("dy"), largest.rows(), config.query_size()),
+      partial_(largest.batch * largest.heads, config.head_dim * form.feature_dim) {
+    parameters_.allocate(true);
+    for (int layer = layers.begin; layer < layers.end; ++layer)
+        weights_.push_back(load_layer<float>(checkpoint, config, layer, storage));
+}
+
+void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train,
+                        std::vector<double>& losses) {
+    const LayerContext<float> context{config_, rope_, gemm_};
+    const auto act = for_shape(activations_, shape);
+    for (int layer = layers_.begin; layer < layers_.end; ++layer) {
+        const auto& weights = weights_[layer - layers_.begin];
+        attention_inputs(context, shape, weights, x, act);
+        softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+        losses[layer - layers_.begin] += layer_loss(shape, layer, act, batch, train);
+        // Nothing in the block needs what leaves its last attention.
+        if (layer + 1 == layers_.end) break;
+        finish_layer(context, weights, act, x);
+        if (storage_ == Storage::bf16) round_to_bf16(x);
+    }
+}
+
+double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act,
+                                 double batch, bool train) {
+    const auto student = students_.parameters(layer);
+    const auto y = first_rows(student_y_, shape.rows());
+    const auto dy = first_rows(dy_, shape.rows());
+    const auto normalizer = first_rows(normalizer_, shape.batch * shape.heads);
+    const double queries = batch * shape.heads * shape.length;
+    const double mse_scale = loss_.mse_factor / (queries * shape.head_dim);
+    const double xent_scale = loss_.xent_factor / queries;
+    const auto block_share = [&](double scale) { return static_cast<float>(scale / layers_.size()); };
+
+    student_attention(shape, form_, student, act.q, act.k, act.v, y, normalizer);
+    double loss = mse_scale * squared_error(y, act.y, block_share(mse_scale), dy);
+    if (train) {
+        partial_.set_zero();
+        student_attention_backward(shape, form_, student, act.q, act.k, act.v, y, normalizer, dy, partial_);
+    }
+    if (loss_.xent_factor > 0)
+        loss += xent_scale *
+                (train ? attention_cross_entropy(shape, form_, student, act.q, act.k, act.statistics, normalizer,
+                                                 block_share(xent_scale), partial_)
+                       : attention_cross_entropy(shape, form_, student, act.q, act.k, act.statistics, normalizer));
+    if (train) add_gradients(shape, partial_, students_.gradients(layer));
+    return loss;
+}
+
+} // namespace lolcats

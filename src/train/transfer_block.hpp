@@ -1,0 +1,59 @@
+#pragma once
+/// One block of consecutive layers in attention transfer: the teacher passes through, and beside each layer's attention
+/// its student learns to give the same output (paper section 3.1).
+#include "lolcats/model.hpp"
+#include "src/comm/mesh.hpp"
+#include "src/model/decoder_layer.hpp"
+#include "src/model/students.hpp"
+#include "src/model/weights.hpp"
+#include "src/train/parameters.hpp"
+
+#include <vector>
+
+namespace lolcats {
+
+/// loss of a layer = mse_factor * mean over (B, H, T, d) of (y^ - y)^2 + xent_factor * mean over queries of the
+/// cross-entropy; the block's loss is the mean of its layers'.
+struct TransferLoss {
+    double mse_factor;
+    double xent_factor;
+};
+
+class TransferBlock {
+public:
+    TransferBlock(const io::Checkpoint& checkpoint, const ModelConfig& config, const StudentForm& form, bool tied,
+                  Storage storage, Arithmetic arithmetic, Range layers, const AttentionShape& largest,
+                  const TransferLoss& loss);
+
+    [[nodiscard]] ParameterSet& parameters() { return parameters_; }
+    [[nodiscard]] const ParameterSet& parameters() const { return parameters_; }
+    [[nodiscard]] const Students& students() const { return students_; }
+    [[nodiscard]] Range layers() const { return layers_; }
+
+    /// x[n, D] enters the block's first layer; it is used up. Adds this micro-batch's share of each layer's loss, for a
+    /// batch of `batch` sequences in all, to `losses` [layers]; with `train` also its gradients.
+    void run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train,
+             std::vector<double>& losses);
+
+private:
+    double layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act, double batch,
+                      bool train);
+
+    ModelConfig config_;
+    StudentForm form_;
+    Storage storage_;
+    Range layers_;
+    TransferLoss loss_;
+    Gemm<float> gemm_;
+    RopeTable<float> rope_;
+    std::vector<LayerWeights<float>> weights_;
+    ParameterSet parameters_;
+    Students students_;
+    LayerActivations<float> activations_;
+    Matrix<float> student_y_;         ///< [n, H d]
+    Matrix<float> normalizer_;        ///< [B H, T]
+    Matrix<float> dy_;                ///< [n, H d]
+    StudentGradients<float> partial_; ///< one micro-batch's gradients, by sequence
+};
+
+} // namespace lolcats

@@ -1,0 +1,167 @@
+#include "lolcats/error.hpp"
+#include "src/comm/communicator.hpp"
+#include "src/comm/error_latch.hpp"
+#include "src/comm/pieces.hpp"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <utility>
+
+namespace lolcats {
+namespace {
+
+/// Sum of 0 .. n-1.
+double triangle(int n) {
+    return n * (n - 1) / 2.0;
+}
+
+TEST(PiecesTest, CoverTheWholeOnce) {
+    for (std::size_t count : {0U, 1U, 6U, 7U, 8U, 21U}) {
+        std::size_t next = 0;
+        for_pieces(count, 7, [&](std::size_t offset, int size) {
+            EXPECT_EQ(offset, next);
+            EXPECT_GE(size, 1);
+            EXPECT_LE(size, 7);
+            next += static_cast<std::size_t>(size);
+        });
+        EXPECT_EQ(next, count);
+    }
+}
+
+TEST(CommunicatorTest, Reductions) {
+    const Communicator world = Communicator::world();
+    const int n = world.size();
+    std::vector<double> values = {world.rank() + 0.0, world.rank() * 2.0, 1};
+    world.sum(values.data(), values.size());
+    EXPECT_EQ(values, (std::vector<double>{triangle(n), 2 * triangle(n), n + 0.0}));
+    std::int64_t big = (std::int64_t{1} << 40) + world.rank();
+    std::int64_t least = big;
+    std::int64_t total = big;
+    world.sum(&total, 1);
+    world.max(&big, 1);
+    world.min(&least, 1);
+    EXPECT_EQ(total, n * (std::int64_t{1} << 40) + static_cast<std::int64_t>(triangle(n)));
+    EXPECT_EQ(big, (std::int64_t{1} << 40) + n - 1);
+    EXPECT_EQ(least, std::int64_t{1} << 40);
+    double most = -1.0 - world.rank();
+    world.max(&most, 1);
+    EXPECT_EQ(most, -1);
+    float part = 0.5F;
+    world.sum(&part, 1);
+    EXPECT_EQ(part, 0.5F * static_cast<float>(n));
+    world.sum(static_cast<double*>(nullptr), 0);
+}
+
+TEST(CommunicatorTest, BroadcastFromEveryRoot) {
+    const Communicator world = Communicator::world();
+    for (int root = 0; root < world.size(); ++root) {
+        std::vector<int> values(1000, world.rank() == root ? root + 7 : -1);
+        world.broadcast(values.data(), values.size() * sizeof(int), root);
+        EXPECT_EQ(values, std::vector<int>(1000, root + 7));
+        const std::string text = world.rank() == root ? std::string("from\0", 5) + std::to_string(root) : "other";
+        EXPECT_EQ(world.broadcast(text, root), std::string("from\0", 5) + std::to_string(root));
+    }
+    EXPECT_EQ(world.broadcast(std::string(), 0), "");
+}
+
+TEST(CommunicatorTest, GatherKeepsOrderAndLengths) {
+    const Communicator world = Communicator::world();
+    const int root = world.size() - 1;
+    const auto text_of = [](int rank) {
+        return std::string(static_cast<std::size_t>(3 * rank), static_cast<char>('a' + rank));
+    };
+    const auto texts = world.gather(text_of(world.rank()), root);
+    if (world.rank() != root) {
+        EXPECT_TRUE(texts.empty());
+        return;
+    }
+    ASSERT_EQ(texts.size(), static_cast<std::size_t>(world.size()));
+    for (int rank = 0; rank < world.size(); ++rank) EXPECT_EQ(texts[static_cast<std::size_t>(rank)], text_of(rank));
+}
+
+TEST(CommunicatorTest, SplitAndDuplicate) {
+    const Communicator world = Communicator::world();
+    const Communicator half = world.split(world.rank() % 2, -world.rank());
+    EXPECT_EQ(half.size(), (world.size() + 1 - world.rank() % 2) / 2);
+    EXPECT_EQ(half.rank(), (half.size() - 1) - world.rank() / 2) << "ordered by key";
+    Communicator copy = world.duplicate();
+    EXPECT_NE(copy.get(), world.get());
+    EXPECT_EQ(copy.rank(), world.rank());
+    Communicator moved = std::move(copy);
+    EXPECT_EQ(copy.get(), MPI_COMM_NULL); // NOLINT: the state after a move is what is tested
+    moved = world.duplicate();
+    moved.barrier();
+    EXPECT_EQ(world.split_by_node().size(), world.size());
+}
+
+template <class T>
+void pass_round() {
+    const Communicator world = Communicator::world();
+    const int right = (world.rank() + 1) % world.size();
+    const int left = (world.rank() + world.size() - 1) % world.size();
+    std::vector<T> mine(100000);
+    std::iota(mine.begin(), mine.end(), static_cast<T>(world.rank()));
+    std::vector<T> theirs(mine.size(), T{-1});
+    Request receive = world.ireceive(theirs.data(), theirs.size(), left, 5);
+    Request send = world.isend(mine.data(), mine.size(), right, 5);
+    Request moved = std::move(receive);
+    moved.wait();
+    send.wait();
+    send.wait();
+    EXPECT_EQ(theirs.front(), static_cast<T>(left));
+    EXPECT_EQ(theirs.back(), static_cast<T>(left) + static_cast<T>(theirs.size() - 1));
+}
+
+TEST(CommunicatorTest, NonBlockingMessagesGoRound) {
+    pass_round<float>();
+    pass_round<double>();
+}
+
+TEST(CommunicatorTest, BlockingMessagesGoDownTheLine) {
+    const Communicator world = Communicator::world();
+    std::vector<float> values(50000, world.rank() == 0 ? 1.0F : 0.0F);
+    std::vector<double> doubles(10, world.rank() == 0 ? 1.0 : 0.0);
+    if (world.rank() > 0) {
+        world.receive(values.data(), values.size(), world.rank() - 1, 1);
+        world.receive(doubles.data(), doubles.size(), world.rank() - 1, 2);
+    }
+    for (float& value : values) value += 1;
+    for (double& value : doubles) value += 1;
+    if (world.rank() + 1 < world.size()) {
+        world.send(values.data(), values.size(), world.rank() + 1, 1);
+        world.send(doubles.data(), doubles.size(), world.rank() + 1, 2);
+    }
+    EXPECT_EQ(values, std::vector<float>(50000, 2.0F + static_cast<float>(world.rank())));
+    EXPECT_EQ(doubles, std::vector<double>(10, 2.0 + world.rank()));
+}
+
+TEST(CommunicatorTest, ShortMessagesAndBadRanksAreErrors) {
+    const Communicator world = Communicator::world();
+    std::vector<float> values(8);
+    Request send = world.isend(values.data(), 4, world.rank(), 9);
+    EXPECT_THROW(world.receive(values.data(), 8, world.rank(), 9), Error);
+    send.wait();
+    EXPECT_THROW(world.send(values.data(), 8, world.size(), 1), Error);
+    EXPECT_THROW((void)world.broadcast(std::string("x"), world.size()), Error);
+}
+
+TEST(CommunicatorTest, ARequestGivenUpDoesNotHang) {
+    const Communicator world = Communicator::world();
+    std::vector<float> values(8);
+    { const Request never = world.ireceive(values.data(), values.size(), world.rank(), 77); }
+    world.barrier();
+}
+
+TEST(ErrorLatchTest, OneRankOfANodeClaimsIt) {
+    const Communicator world = Communicator::world();
+    const Communicator node = world.split_by_node();
+    ErrorLatch latch(node);
+    std::int64_t claims = latch.claim() ? 1 : 0;
+    EXPECT_FALSE(latch.claim());
+    node.sum(&claims, 1);
+    EXPECT_EQ(claims, 1);
+}
+
+} // namespace
+} // namespace lolcats

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Peak memory of attention transfer: it grows with the layers of a block, not with those of the model or the data.
+
+Weights dominate by choice of the sizes. One thread, so that no buffers of other threads add noise.
+"""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import support
+
+MB = 1e6
+HIDDEN, INNER, HEADS, LENGTH = 512, 1536, 8, 32
+LAYER = 2 * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER)  # bytes of a layer's weights in bf16
+SIZES = {"hidden": HIDDEN, "intermediate": INNER, "heads": HEADS, "kv_heads": HEADS, "length": LENGTH}
+
+
+def setUpModule():
+    global SHARED
+    SHARED = tempfile.TemporaryDirectory(prefix="lolcats-memory-")
+
+
+def tearDownModule():
+    SHARED.cleanup()
+
+
+class Memory(support.TestCase):
+    """Peak of a run over all blocks in turn by one rank."""
+
+    def peak(self, layers, block_layers, sequences):
+        model = Path(SHARED.name) / f"{layers}_{sequences}"
+        if not model.exists():
+            support.make_miniature(model, layers=layers, sequences=sequences, **SIZES)
+        settings = {"model": model, "tokens": model / "tokens.h5", "work": self.path(f"work{layers}_{block_layers}"),
+                    "block_layers": block_layers, "window": 8, "gemm": "f32", "batch_size": 4, "feature_dim": 8}
+        if block_layers < layers:
+            support.run("hidden", threads=1, **settings)
+        return support.peak_memory("block", steps=2, **settings)
+
+    def test_grows_with_the_layers_of_a_block(self):
+        one, two, four = (self.peak(8, size, 4) for size in (1, 2, 4))
+        eight = self.peak(8, 8, 4)
+        print(f"\nMB at 1, 2, 4, 8 layers a block: {[round(x / MB) for x in (one, two, four, eight)]}, "
+              f"{LAYER / MB:.1f} MB a layer")
+        self.assertTrue(one < two < four < eight)
+        self.assertGreater(eight - one, 0.8 * 7 * LAYER)
+        self.assertLess(eight - one, 1.3 * 7 * LAYER)
+
+    def test_does_not_grow_with_the_layers_of_the_model(self):
+        shallow, deep = self.peak(4, 2, 4), self.peak(8, 2, 4)
+        print(f"\nMB at 4, 8 layers: {shallow / MB:.0f}, {deep / MB:.0f}")
+        self.assertLess(abs(deep - shallow), LAYER)  # four more layers of the model
+
+    def test_does_not_grow_with_the_sequences(self):
+        few, many = self.peak(4, 2, 4), self.peak(4, 2, 1024)
+        stored = 1024 * LENGTH * HIDDEN * 2
+        print(f"\nMB at 4, 1024 sequences: {few / MB:.0f}, {many / MB:.0f}; {stored / MB:.0f} MB stored a block")
+        self.assertGreater(stored, 4 * LAYER)
+        self.assertLess(abs(many - few), LAYER)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,127 @@
+#pragma once
+/// One student's shape, form and random numbers, ready for the reference and for the kernels in either precision.
+#include "kernels/softmax_attention.hpp"
+#include "kernels/student_attention.hpp"
+#include "tests/kernels/naive_attention.hpp"
+#include "tests/support/arrays.hpp"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+namespace lolcats::test {
+
+inline const std::vector<NearKeys> all_near_keys = {NearKeys::terrace, NearKeys::sliding, NearKeys::none};
+inline const std::vector<FeatureMapKind> all_feature_maps = {
+    FeatureMapKind::hedgehog, FeatureMapKind::hedgehog_half, FeatureMapKind::t2r,
+    FeatureMapKind::exp_dim,  FeatureMapKind::exp_dim_half,  FeatureMapKind::pos_elu};
+
+inline std::string name(NearKeys near) {
+    return near == NearKeys::terrace ? "terrace" : near == NearKeys::sliding ? "sliding" : "none";
+}
+
+struct StudentCase {
+    AttentionShape shape;
+    StudentForm form;
+
+    [[nodiscard]] std::size_t rows() const { return static_cast<std::size_t>(shape.batch) * shape.length; }
+    [[nodiscard]] std::size_t query_width() const { return static_cast<std::size_t>(shape.heads) * shape.head_dim; }
+    [[nodiscard]] std::size_t kv_width() const { return static_cast<std::size_t>(shape.kv_heads) * shape.head_dim; }
+    [[nodiscard]] std::size_t statistic_rows() const { return static_cast<std::size_t>(shape.batch) * shape.heads; }
+    [[nodiscard]] std::size_t map_size() const { return static_cast<std::size_t>(shape.head_dim) * form.feature_dim; }
+};
+
+/// Scores, features and mixing factors of order one, so that near and far keys both matter.
+inline NaiveInputs random_inputs(const StudentCase& c, unsigned seed) {
+    const double map_scale = 0.8 / std::sqrt(static_cast<double>(c.shape.head_dim));
+    return {.q = random_values(c.rows() * c.query_width(), seed + 1),
+            .k = random_values(c.rows() * c.kv_width(), seed + 2),
+            .v = random_values(c.rows() * c.kv_width(), seed + 3),
+            .q_map = random_values(c.shape.heads * c.map_size(), seed + 4, map_scale),
+            .k_map = random_values(c.shape.heads * c.map_size(), seed + 5, map_scale),
+            .q_bias = random_values(c.shape.heads, seed + 6, 0.3),
+            .k_bias = random_values(c.shape.heads, seed + 7, 0.3),
+            .g = random_values(c.shape.heads, seed + 8)};
+}
+
+/// Inputs, parameters and results of the kernels for one case.
+template <class Real>
+struct StudentRun {
+    StudentCase c;
+    Matrix<Real> q, k, v;
+    StudentParameters<Real> parameters;
+    Matrix<Real> y;
+    Matrix<Real> normalizer;
+
+    StudentRun(const StudentCase& c, const NaiveInputs& in)
+        : c(c), q(matrix<Real>(c.rows(), c.query_width(), in.q)), k(matrix<Real>(c.rows(), c.kv_width(), in.k)),
+          v(matrix<Real>(c.rows(), c.kv_width(), in.v)),
+          parameters{.q_map = filled<Tensor3<Real>>(in.q_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
+                     .k_map = filled<Tensor3<Real>>(in.k_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
+                     .q_bias = vector<Real>(in.q_bias),
+                     .k_bias = vector<Real>(in.k_bias),
+                     .window_factors = vector<Real>(in.g)},
+          y(poisoned<Real>(c.rows(), c.query_width())), normalizer(poisoned<Real>(c.statistic_rows(), c.shape.length)) {
+        student_attention(c.shape, c.form, parameters, q, k, v, y, normalizer);
+    }
+
+    [[nodiscard]] StudentGradients<Real> zero_gradients() const {
+        return {static_cast<int>(c.statistic_rows()), static_cast<int>(c.map_size())};
+    }
+
+    /// Gradients of dy . y with respect to the parameters only.
+    [[nodiscard]] StudentGradients<Real> parameter_gradients(const std::vector<double>& dy) const {
+        const auto gradients = zero_gradients();
+        student_attention_backward(c.shape, c.form, parameters, q, k, v, y, normalizer,
+                                   matrix<Real>(c.rows(), c.query_width(), dy), gradients);
+        return gradients;
+    }
+};
+
+/// Gradients in the layout of NaiveInputs: summed over the batch, and k and v over the heads of a group.
+template <class Real>
+struct AllGradients {
+    StudentGradients<Real> by_head;
+    NaiveInputs sums;
+};
+
+/// [B H, m] -> [H, m]
+inline std::vector<double> sum_over_batch(const AttentionShape& s, const std::vector<double>& values) {
+    const std::size_t size = values.size() / s.batch;
+    std::vector<double> sums(size);
+    for (std::size_t i = 0; i < values.size(); ++i) sums[i % size] += values[i];
+    return sums;
+}
+
+template <class Real>
+NaiveInputs parameter_sums(const AttentionShape& s, const StudentGradients<Real>& gradients) {
+    NaiveInputs sums;
+    sums.q_map = sum_over_batch(s, values(gradients.q_map));
+    sums.k_map = sum_over_batch(s, values(gradients.k_map));
+    sums.q_bias = sum_over_batch(s, values(gradients.q_bias));
+    sums.k_bias = sum_over_batch(s, values(gradients.k_bias));
+    sums.g = sum_over_batch(s, values(gradients.window_factors));
+    return sums;
+}
+
+/// Gradients of dy . y with respect to parameters and inputs.
+template <class Real>
+AllGradients<Real> all_gradients(const StudentRun<Real>& run, const std::vector<double>& dy) {
+    const StudentCase& c = run.c;
+    const auto gradients = run.zero_gradients();
+    const AttentionInputGradients<Real> inputs{.q = poisoned<Real>(c.rows(), c.query_width()),
+                                               .k = poisoned<Real>(c.rows(), c.query_width()),
+                                               .v = poisoned<Real>(c.rows(), c.query_width())};
+    student_attention_backward(c.shape, c.form, run.parameters, run.q, run.k, run.v, run.y, run.normalizer,
+                               matrix<Real>(c.rows(), c.query_width(), dy), gradients, inputs);
+    AllGradients<Real> result{.by_head = gradients, .sums = parameter_sums(c.shape, gradients)};
+    result.sums.q = values(inputs.q);
+    const auto grouped = poisoned<Real>(c.rows(), c.kv_width());
+    sum_head_groups(c.shape, inputs.k, grouped);
+    result.sums.k = values(grouped);
+    sum_head_groups(c.shape, inputs.v, grouped);
+    result.sums.v = values(grouped);
+    return result;
+}
+
+} // namespace lolcats::test

@@ -1,0 +1,55 @@
+/// One head of the student at T = 16384, forward and backward, within 64 MB: nothing may grow as T x T.
+#include "tests/kernels/student_case.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <malloc.h>
+
+namespace lolcats::test {
+namespace {
+
+/// Peak resident memory of the process in MB, counted from now on if the kernel lets us.
+double peak_megabytes() {
+    std::ifstream status("/proc/self/status");
+    std::string key;
+    double kilobytes = 0;
+    while (status >> key)
+        if (key == "VmHWM:") status >> kilobytes;
+    return kilobytes / 1024;
+}
+
+bool reset_peak() {
+    std::ofstream file("/proc/self/clear_refs");
+    file << "5" << std::flush;
+    return static_cast<bool>(file);
+}
+
+class AttentionMemory : public testing::TestWithParam<NearKeys> {};
+
+TEST_P(AttentionMemory, OneLongHeadStaysSmall) {
+    malloc_trim(0); // what earlier tests freed must not hide what this one takes
+    if (!reset_peak()) GTEST_SKIP() << "peak memory cannot be reset on this system";
+    const AttentionShape shape{.batch = 1, .length = 16384, .heads = 1, .kv_heads = 1, .head_dim = 128};
+    const StudentForm form{GetParam(), 64, FeatureMapKind::hedgehog, 64, false};
+    const double before = peak_megabytes();
+    const int n = shape.length;
+    const int d = shape.head_dim;
+    // The inputs count too: five arrays of T x d floats are 40 MB.
+    const Matrix<float> q("q", n, d), k("k", n, d), v("v", n, d), y("y", n, d), dy("dy", n, d), normalizer("D", 1, n);
+    const StudentParameters<float> parameters{Tensor3<float>("q_map", 1, d, 64), Tensor3<float>("k_map", 1, d, 64),
+                                              Vector<float>("q_bias", 1), Vector<float>("k_bias", 1),
+                                              Vector<float>("g", 1)};
+    Kokkos::deep_copy(dy, 1.0F);
+    const StudentGradients<float> gradients(1, d * 64);
+    student_attention(shape, form, parameters, q, k, v, y, normalizer);
+    student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients);
+    EXPECT_LT(peak_megabytes() - before, 64);
+    EXPECT_GT(peak_megabytes() - before, 40); // the measure itself works
+}
+
+INSTANTIATE_TEST_SUITE_P(Near, AttentionMemory, testing::ValuesIn(all_near_keys),
+                         [](const auto& info) { return name(info.param); });
+
+} // namespace
+} // namespace lolcats::test

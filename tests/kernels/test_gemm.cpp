@@ -1,0 +1,241 @@
+#include "kernels/gemm.hpp"
+
+#include "kernels/exact_gemm.hpp"
+#include "lolcats/error.hpp"
+#include "tests/support/arrays.hpp"
+#include "tests/support/compare.hpp"
+
+#include <array>
+#include <fstream>
+#include <string>
+#include <tuple>
+
+namespace lolcats::test {
+namespace {
+
+/// Whether /proc/cpuinfo lists bf16 instructions: independent of what the kernels ask.
+bool processor_has_bf16() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string word; file >> word;)
+        if (word == "avx512_bf16" || word == "amx_bf16") return true;
+    return false;
+}
+
+/// c = alpha op(a) op(b) + beta c, row by row.
+std::vector<double> naive(bool ta, bool tb, int m, int n, int k, double alpha, const std::vector<double>& a,
+                          const std::vector<double>& b, double beta, std::vector<double> c) {
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) {
+            double sum = 0;
+            for (int l = 0; l < k; ++l) sum += (ta ? a[l * m + i] : a[i * k + l]) * (tb ? b[j * k + l] : b[l * n + j]);
+            c[i * n + j] = alpha * sum + (beta == 0 ? 0 : beta * c[i * n + j]);
+        }
+    return c;
+}
+
+Transpose op(bool transpose) {
+    return transpose ? Transpose::yes : Transpose::no;
+}
+
+template <class Real>
+void expect_multiply(Arithmetic arithmetic, bool ta, bool tb, std::array<int, 3> size, double beta, double tolerance) {
+    const auto [m, n, k] = size;
+    const auto a = random_values(m * k, 1);
+    const auto b = random_values(k * n, 2);
+    const auto c = random_values(m * n, 3);
+    const auto a_view = ta ? matrix<Real>(k, m, a) : matrix<Real>(m, k, a);
+    const auto b_view = tb ? matrix<Real>(n, k, b) : matrix<Real>(k, n, b);
+    const auto c_view = beta == 0 ? poisoned<Real>(m, n) : matrix<Real>(m, n, c);
+    Gemm<Real> gemm(arithmetic);
+    gemm.multiply(op(ta), op(tb), Real(1.5), a_view, b_view, static_cast<Real>(beta), c_view);
+    EXPECT_TRUE(close(values(c_view), naive(ta, tb, m, n, k, 1.5, a, b, beta, c), tolerance));
+}
+
+class GemmMultiply : public testing::TestWithParam<std::tuple<std::array<int, 3>, bool, bool, double>> {};
+
+TEST_P(GemmMultiply, FloatByOneDnn) {
+    const auto& [size, ta, tb, beta] = GetParam();
+    expect_multiply<float>(Arithmetic::f32, ta, tb, size, beta, 2e-6);
+}
+TEST_P(GemmMultiply, FloatExact) {
+    const auto& [size, ta, tb, beta] = GetParam();
+    expect_multiply<float>(Arithmetic::exact, ta, tb, size, beta, 5e-8);
+}
+TEST_P(GemmMultiply, DoubleExact) {
+    const auto& [size, ta, tb, beta] = GetParam();
+    expect_multiply<double>(Arithmetic::exact, ta, tb, size, beta, 1e-14);
+}
+
+std::string multiply_name(const testing::TestParamInfo<std::tuple<std::array<int, 3>, bool, bool, double>>& info) {
+    const auto& [size, ta, tb, beta] = info.param;
+    return std::to_string(size[0]) + "x" + std::to_string(size[1]) + "x" + std::to_string(size[2]) +
+           (ta ? "_T" : "_N") + (tb ? "T" : "N") +
+           (beta == 0   ? "_beta_zero"
+            : beta == 1 ? "_beta_one"
+                        : "_beta_minus_half");
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GemmMultiply,
+                         testing::Combine(testing::Values(std::array{1, 1, 1}, std::array{3, 5, 7},
+                                                          std::array{17, 33, 65}, std::array{67, 49, 130}),
+                                          testing::Bool(), testing::Bool(), testing::Values(0.0, 1.0, -0.5)),
+                         multiply_name);
+
+TEST(Gemm, RefusesShapesThatDoNotFit) {
+    Gemm<float> gemm(Arithmetic::f32);
+    const Matrix<float> a("a", 2, 3);
+    const Matrix<float> b("b", 4, 5);
+    const Matrix<float> c("c", 2, 5);
+    EXPECT_THROW(gemm.multiply(Transpose::no, Transpose::no, 1, a, b, 0, c), Error);
+    Weight<float> weight;
+    weight.full = b;
+    EXPECT_THROW(gemm.linear(a, weight, c), Error);
+    EXPECT_THROW(gemm.linear_backward(a, weight, c), Error);
+}
+
+/// Rows of a matrix multiply to the same bits alone as together with others.
+TEST(Gemm, ExactProductsDoNotDependOnTheGroupingOfRows) {
+    constexpr int m = 131;
+    constexpr int n = 37;
+    constexpr int k = 53;
+    const auto a = matrix<float>(m, k, random_values(m * k, 1));
+    const auto b = matrix<float>(k, n, random_values(k * n, 2));
+    const auto whole = poisoned<float>(m, n);
+    const auto parts = poisoned<float>(m, n);
+    exact_multiply(false, false, m, n, k, 1.0F, a.data(), k, b.data(), n, 0.0F, whole.data(), n);
+    for (int row = 0; row < m; row += 9)
+        exact_multiply(false, false, std::min(9, m - row), n, k, 1.0F, a.data() + row * k, k, b.data(), n, 0.0F,
+                       parts.data() + row * n, n);
+    EXPECT_TRUE(close(values(parts), values(whole), 0));
+}
+
+enum class Storage { full, half };
+
+struct LinearCase {
+    Arithmetic arithmetic;
+    Storage storage;
+    bool bias;
+    bool add;
+};
+
+/// bf16 value nearest to x, by way of arithmetic instead of bits: 8 significant bits, ties to even.
+double rounded_to_bf16(double x) {
+    if (x == 0) return 0;
+    int exponent = 0;
+    const double fraction = std::frexp(x, &exponent);
+    return std::ldexp(std::nearbyint(std::ldexp(fraction, 8)), exponent - 8);
+}
+
+std::vector<double> rounded_to_bf16(std::vector<double> x) {
+    for (double& value : x) value = rounded_to_bf16(value);
+    return x;
+}
+
+template <class Real>
+Weight<Real> make_weight(const LinearCase& c, int outputs, int inputs, const std::vector<double>& numbers,
+                         const std::vector<double>& bias) {
+    Weight<Real> weight;
+    if (c.storage == Storage::full) {
+        weight.full = matrix<Real>(outputs, inputs, numbers);
+    } else {
+        weight.half = Matrix<BFloat16>("half", outputs, inputs);
+        const auto host = Kokkos::create_mirror_view(weight.half);
+        for (std::size_t i = 0; i < numbers.size(); ++i) host.data()[i] = to_bfloat16(static_cast<float>(numbers[i]));
+        Kokkos::deep_copy(weight.half, host);
+    }
+    if (c.bias) weight.bias = vector<Real>(bias);
+    return weight;
+}
+
+template <class Real>
+void expect_linear(const LinearCase& c, double tolerance) {
+    constexpr int rows = 13;
+    constexpr int inputs = 67;
+    constexpr int outputs = 35;
+    const bool half_inputs = c.arithmetic == Arithmetic::bf16 && c.storage == Storage::half;
+    const auto prepare = [&](std::vector<double> x) { return half_inputs ? rounded_to_bf16(std::move(x)) : x; };
+    auto w = random_values(outputs * inputs, 1);
+    if (c.storage == Storage::half) w = rounded_to_bf16(w);
+    const auto bias = random_values(outputs, 2);
+    const auto x = prepare(random_values(rows * inputs, 3));
+    const auto dy = prepare(random_values(rows * outputs, 4));
+    const auto old_y = random_values(rows * outputs, 5);
+    const auto old_dx = random_values(rows * inputs, 6);
+
+    const auto weight = make_weight<Real>(c, outputs, inputs, w, bias);
+    EXPECT_EQ(weight.outputs(), outputs);
+    EXPECT_EQ(weight.inputs(), inputs);
+    const auto y = c.add ? matrix<Real>(rows, outputs, old_y) : poisoned<Real>(rows, outputs);
+    const auto dx = c.add ? matrix<Real>(rows, inputs, old_dx) : poisoned<Real>(rows, inputs);
+    Gemm<Real> gemm(c.arithmetic);
+    gemm.linear(matrix<Real>(rows, inputs, x), weight, y, c.add);
+    gemm.linear_backward(matrix<Real>(rows, outputs, dy), weight, dx, c.add);
+
+    const double beta = c.add ? 1 : 0;
+    auto expected = naive(false, true, rows, outputs, inputs, 1, x, w, beta, old_y);
+    for (int i = 0; c.bias && i < rows * outputs; ++i) expected[i] += bias[i % outputs];
+    EXPECT_TRUE(close(values(y), expected, tolerance)) << "linear";
+    EXPECT_TRUE(close(values(dx), naive(false, false, rows, inputs, outputs, 1, dy, w, beta, old_dx), tolerance))
+        << "linear_backward";
+}
+
+class GemmLinear : public testing::TestWithParam<std::tuple<Arithmetic, Storage, bool, bool>> {
+protected:
+    static LinearCase linear_case() {
+        const auto& [arithmetic, storage, bias, add] = GetParam();
+        return {arithmetic, storage, bias, add};
+    }
+};
+
+TEST_P(GemmLinear, FloatAgreesWithNaive) {
+    if (linear_case().arithmetic == Arithmetic::bf16 && !processor_has_bf16())
+        GTEST_SKIP() << "this processor has no bf16 instructions";
+    expect_linear<float>(linear_case(), 2e-6);
+}
+
+TEST_P(GemmLinear, DoubleAgreesWithNaive) {
+    expect_linear<double>({Arithmetic::exact, linear_case().storage, linear_case().bias, linear_case().add}, 1e-14);
+}
+
+std::string linear_name(const testing::TestParamInfo<std::tuple<Arithmetic, Storage, bool, bool>>& info) {
+    const auto& [arithmetic, storage, bias, add] = info.param;
+    return std::string(arithmetic == Arithmetic::exact ? "exact"
+                       : arithmetic == Arithmetic::f32 ? "f32"
+                                                       : "bf16") +
+           (storage == Storage::half ? "_half_weight" : "_full_weight") + (bias ? "_bias" : "") +
+           (add ? "_add" : "_overwrite");
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, GemmLinear,
+                         testing::Combine(testing::Values(Arithmetic::exact, Arithmetic::f32, Arithmetic::bf16),
+                                          testing::Values(Storage::full, Storage::half), testing::Bool(),
+                                          testing::Bool()),
+                         linear_name);
+
+/// One object serves changing shapes: its buffers and compiled primitives must not be mixed up.
+TEST(Gemm, OneObjectServesManyShapes) {
+    const bool bf16 = processor_has_bf16();
+    Gemm<float> gemm(bf16 ? Arithmetic::bf16 : Arithmetic::f32);
+    for (const auto& [rows, outputs, inputs] : {std::array{5, 8, 24}, std::array{24, 5, 8}, std::array{5, 24, 8},
+                                                std::array{9, 8, 24}, std::array{5, 8, 24}}) {
+        const auto x = rounded_to_bf16(random_values(rows * inputs, rows));
+        const auto w = rounded_to_bf16(random_values(outputs * inputs, outputs));
+        const auto weight = make_weight<float>({Arithmetic::bf16, Storage::half, false, false}, outputs, inputs, w, {});
+        const auto y = poisoned<float>(rows, outputs);
+        gemm.linear(matrix<float>(rows, inputs, x), weight, y);
+        EXPECT_TRUE(close(values(y),
+                          naive(false, true, rows, outputs, inputs, 1, x, w, 0, std::vector<double>(rows * outputs)),
+                          2e-6));
+    }
+}
+
+TEST(Gemm, MeasuredArithmeticIsOneThisProcessorHas) {
+    const Arithmetic measured = measure_arithmetic();
+    if (processor_has_bf16())
+        EXPECT_NE(measured, Arithmetic::exact);
+    else
+        EXPECT_EQ(measured, Arithmetic::f32);
+}
+
+} // namespace
+} // namespace lolcats::test

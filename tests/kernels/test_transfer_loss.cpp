@@ -1,0 +1,89 @@
+/// The losses of attention transfer: values against the T x T form, gradients against its central differences.
+#include "kernels/transfer_loss.hpp"
+#include "tests/kernels/student_case.hpp"
+#include "tests/support/compare.hpp"
+#include "tests/support/finite_differences.hpp"
+
+#include <gtest/gtest.h>
+
+namespace lolcats::test {
+namespace {
+
+StudentCase entropy_case(NearKeys near, FeatureMapKind map, bool affine) {
+    const AttentionShape shape{.batch = 2, .length = 37, .heads = 2, .kv_heads = 1, .head_dim = 6};
+    return {shape, {near, 8, map, map == FeatureMapKind::t2r ? 6 : 5, affine}};
+}
+
+struct EntropyRun {
+    double loss;
+    double loss_alone;
+    NaiveInputs gradients;
+};
+
+EntropyRun run_cross_entropy(const StudentCase& c, const NaiveInputs& in, double scale) {
+    const StudentRun<double> run(c, in);
+    const auto y = poisoned<double>(c.rows(), c.query_width());
+    const auto log_sum = poisoned<double>(c.statistic_rows(), c.shape.length);
+    softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
+    const auto gradients = run.zero_gradients();
+    const double loss = attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, run.normalizer,
+                                                scale, gradients);
+    return {loss, attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, run.normalizer),
+            parameter_sums(c.shape, gradients)};
+}
+
+void expect_cross_entropy(const StudentCase& c, NaiveInputs in, const std::string& what) {
+    constexpr double scale = 0.7;
+    const EntropyRun actual = run_cross_entropy(c, in, scale);
+    EXPECT_TRUE(close(actual.loss, naive_attention_cross_entropy(c.shape, c.form, in).loss, 1e-10)) << what;
+    EXPECT_EQ(actual.loss, actual.loss_alone) << what;
+    const auto loss = [&] { return scale * naive_attention_cross_entropy(c.shape, c.form, in).loss; };
+    const auto check = [&](std::vector<double>& x, const std::vector<double>& gradient, const char* array) {
+        const auto places = spread_indices(x.size(), 10);
+        // Small steps: the logarithm of a small weight bends, and t2r has kinks.
+        EXPECT_TRUE(close(picked(gradient, places), central_differences(loss, x, places, 1e-6), 2e-6)) << what << array;
+    };
+    check(in.q_map, actual.gradients.q_map, " q_map");
+    check(in.k_map, actual.gradients.k_map, " k_map");
+    if (has_bias(c.form.map)) check(in.q_bias, actual.gradients.q_bias, " q_bias");
+    if (has_bias(c.form.map)) check(in.k_bias, actual.gradients.k_bias, " k_bias");
+    if (c.form.near != NearKeys::none) check(in.g, actual.gradients.g, " g");
+}
+
+TEST(AttentionCrossEntropy, AgreesWithTheFormulas) {
+    for (const auto near : all_near_keys)
+        for (const auto map : all_feature_maps)
+            for (const bool affine : {false, true}) {
+                const StudentCase c = entropy_case(near, map, affine);
+                expect_cross_entropy(c, random_inputs(c, 80), name(near) + " " + feature_map_name(map));
+            }
+}
+
+/// Sharp feature maps leave some far weights below 1e-12: their logarithm is clamped and passes no gradient.
+TEST(AttentionCrossEntropy, ClampsVanishingWeights) {
+    for (const auto near : all_near_keys) {
+        const StudentCase c = entropy_case(near, FeatureMapKind::hedgehog_half, false);
+        NaiveInputs in = random_inputs(c, 90);
+        for (auto* map : {&in.q_map, &in.k_map})
+            for (double& x : *map) x *= 25;
+        ASSERT_GT(naive_attention_cross_entropy(c.shape, c.form, in).clamped_mass, 0.0);
+        expect_cross_entropy(c, in, name(near));
+    }
+}
+
+TEST(SquaredError, ValueAndGradient) {
+    const auto a = random_values(7 * 5, 1);
+    const auto b = random_values(7 * 5, 2);
+    const auto dy = poisoned<double>(7, 5);
+    std::vector<double> expected;
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        sum += (a[i] - b[i]) * (a[i] - b[i]);
+        expected.push_back(2 * 0.3 * (a[i] - b[i]));
+    }
+    EXPECT_TRUE(close(squared_error(matrix<double>(7, 5, a), matrix<double>(7, 5, b), 0.3, dy), sum, 1e-12));
+    EXPECT_TRUE(close(values(dy), expected, 1e-12));
+}
+
+} // namespace
+} // namespace lolcats::test

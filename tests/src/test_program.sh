@@ -1,0 +1,68 @@
+#!/bin/bash
+# Usage: test_program.sh PROGRAM RANKS [MPIRUN...]
+# Runs failing_program on RANKS ranks and checks that a failure is one line on stderr and a non-zero exit status.
+set -uo pipefail
+
+program=$(realpath "$1")
+ranks=$2
+shift 2
+launch=("${@:-mpirun}" -n "$ranks")
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+cd "$directory" || exit 1
+bad=0
+
+complain() {
+    echo "FAILED ($ranks ranks): $*" >&2
+    sed 's/^/    /' out err >&2
+    bad=1
+}
+
+# run FAILURE ARGUMENT...: leaves the output in out and err, the status in $status
+run() {
+    FAILURE=$1 timeout 60 "${launch[@]}" "$program" "${@:2}" >out 2>err
+    status=$?
+}
+
+# expect_error TEXT: one error line that holds TEXT, nothing on stdout, a status that is neither 0 nor the time limit's
+expect_error() {
+    local lines
+    lines=$(grep -c 'failing_program: error: ' err)
+    [[ $lines == 1 ]] || complain "$lines error lines for '$1'"
+    grep -q "failing_program: error: .*$1" err || complain "no error line with '$1'"
+    [[ $status != 0 && $status != 124 ]] || complain "exit status $status for '$1'"
+    [[ ! -s out ]] || complain "something on stdout for '$1'"
+}
+
+run none
+[[ $status == 0 ]] || complain "exit status $status of a good run"
+grep -q "^ran on $ranks ranks\$" out || complain "a good run did not run on $ranks ranks"
+[[ $(wc -l <out) == 1 ]] || complain "stdout holds more than the result"
+[[ $(grep -c 'block-layers' err) == 1 ]] || complain "the resolved settings are not printed once"
+
+run all
+expect_error 'file.h5: broken: mend it'
+run one
+expect_error 'file.h5: broken: mend it'
+[[ $ranks == 1 ]] || grep -q "mend it \[rank $((ranks - 1))\]\$" err || complain "the rank is not named"
+run memory
+expect_error 'out of memory'
+run strange
+expect_error 'two lines'
+run number
+expect_error 'unknown type'
+
+run none --windwo=3
+expect_error "did you mean '--window'?"
+[[ $status == 1 ]] || complain "exit status $status for a bad option"
+! grep -q MPI_ABORT err || complain "a bad option aborts MPI"
+run none --config=none.toml
+expect_error 'none.toml'
+
+run none --help
+[[ $status == 0 ]] || complain "exit status $status of --help"
+[[ $(grep -c -- '--block-layers' out) == 1 ]] || complain "--help is not printed once"
+[[ ! -s err ]] || complain "--help prints on stderr"
+
+exit $bad

@@ -1,0 +1,60 @@
+#pragma once
+/// Between the arrays of the kernels and plain vectors of doubles, in which all references are computed.
+#include "kernels/views.hpp"
+
+#include <cstddef>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace lolcats::test {
+
+/// Normal deviates times `scale`, rounded to float so that kernels in either precision and the reference see the same
+/// numbers.
+inline std::vector<double> random_values(std::size_t count, unsigned seed, double scale = 1) {
+    std::mt19937 generator(seed);
+    std::normal_distribution<double> normal(0, scale);
+    std::vector<double> values(count);
+    for (double& x : values) x = static_cast<double>(static_cast<float>(normal(generator)));
+    return values;
+}
+
+/// Copies values, in order, into a new dense array of the given extents.
+template <class View, class... Extents>
+View filled(const std::vector<double>& values, Extents... extents) {
+    View view("test", extents...);
+    const auto host = Kokkos::create_mirror_view(view);
+    for (std::size_t i = 0; i < host.size(); ++i)
+        host.data()[i] = static_cast<typename View::non_const_value_type>(values.at(i));
+    Kokkos::deep_copy(view, host);
+    return view;
+}
+
+template <class Real>
+Matrix<Real> matrix(std::size_t rows, std::size_t columns, const std::vector<double>& values) {
+    return filled<Matrix<Real>>(values, rows, columns);
+}
+
+template <class Real>
+Vector<Real> vector(const std::vector<double>& values) {
+    return filled<Vector<Real>>(values, values.size());
+}
+
+/// An output array full of NaN: an element that the kernel forgets to write fails the comparison.
+template <class Real>
+Matrix<Real> poisoned(std::size_t rows, std::size_t columns) {
+    const Matrix<Real> result(uninitialized("test_output"), rows, columns);
+    Kokkos::deep_copy(result, std::numeric_limits<Real>::quiet_NaN());
+    return result;
+}
+
+/// All elements of a dense array, in order.
+template <class View>
+std::vector<double> values(const View& view) {
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, view);
+    std::vector<double> result(host.size());
+    for (std::size_t i = 0; i < result.size(); ++i) result[i] = static_cast<double>(host.data()[i]);
+    return result;
+}
+
+} // namespace lolcats::test

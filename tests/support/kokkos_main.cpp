@@ -1,0 +1,9 @@
+/// main of test programs without MPI: gtest inside the life of Kokkos.
+#include <Kokkos_Core.hpp>
+#include <gtest/gtest.h>
+
+int main(int argc, char** argv) {
+    ::testing::InitGoogleTest(&argc, argv);
+    const Kokkos::ScopeGuard kokkos(Kokkos::InitializationSettings().set_disable_warnings(true));
+    return RUN_ALL_TESTS();
+}
