@@ -5,4 +5,4 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 "$root/tools/setup.sh"
 cd "$root/build"
-exec ctest --output-on-failure "$@"
+exec ctest --output-on-failure --parallel "$(nproc)" "$@"

@@ -1,7 +1,9 @@
 #pragma once
 /// Numerical gradients of a reference in double precision.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 namespace lolcats::test {
@@ -12,6 +14,14 @@ inline std::vector<std::size_t> spread_indices(std::size_t count, std::size_t mo
     std::vector<std::size_t> indices(wanted);
     for (std::size_t i = 0; i < wanted; ++i) indices[i] = i * count / wanted;
     return indices;
+}
+
+/// (above - below) / 2h, or 0 where the two differ by no more than the rounding of the sums behind them: the quotient
+/// would be noise, of another value on every kind of processor.
+inline double difference_quotient(double above, double below, double h) {
+    const double rounding =
+        64 * std::numeric_limits<double>::epsilon() * std::max({1.0, std::abs(above), std::abs(below)});
+    return std::abs(above - below) <= rounding ? 0 : (above - below) / (2 * h);
 }
 
 /// (loss(x + h) - loss(x - h)) / 2h for each of the given elements of x, which `loss` reads.
@@ -26,7 +36,7 @@ std::vector<double> central_differences(const Loss& loss, std::vector<double>& x
         x[i] = old - h;
         const double below = loss();
         x[i] = old;
-        gradient.push_back((above - below) / (2 * h));
+        gradient.push_back(difference_quotient(above, below, h));
     }
     return gradient;
 }
