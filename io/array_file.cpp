@@ -53,16 +53,17 @@ ArrayFile::Entry& ArrayFile::add(const std::string& name, const Shape& shape, DT
     if (name.empty() || name == "." || name.find('/') != std::string::npos) {
         fail("{}: \"{}\" is no name for an array", path_.string(), printable(name));
     }
-    if (entries_.contains(name)) fail("{}: {} is written twice", path_.string(), name);
+    const std::string place = group_ + name;
+    if (entries_.contains(place)) fail("{}: {} is written twice", path_.string(), place);
     element_count(shape, path_.string() + ": " + name);
     const auto space = hdf5::make_dataspace(shape);
     const hdf5::PropertyList creation(hdf5::check(H5Pcreate(H5P_DATASET_CREATE), path_, "set up " + name));
     const double unwritten = std::numeric_limits<double>::quiet_NaN();
     hdf5::check(H5Pset_fill_value(creation.get(), H5T_NATIVE_DOUBLE, &unwritten), path_, "set up " + name);
     hdf5::Dataset dataset(check_written(
-        H5Dcreate2(file_.get(), name.c_str(), file_type(dtype), space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
+        H5Dcreate2(file_.get(), place.c_str(), file_type(dtype), space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
         "create " + name));
-    return entries_.emplace(name, Entry{std::move(dataset), shape}).first->second;
+    return entries_.emplace(place, Entry{std::move(dataset), shape}).first->second;
 }
 
 void ArrayFile::write_values(const std::string& name, const Shape& shape, DType dtype, const void* values) {
@@ -80,6 +81,21 @@ void ArrayFile::write(const std::string& name, const Shape& shape, const float* 
     write_values(name, shape, DType::f32, values);
 }
 
+void ArrayFile::enter_group(const std::string& name) {
+    const auto lock = hdf5::lock_library();
+    const hdf5::Group group(check_written(
+        H5Gcreate2(file_.get(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), "create the group " + name));
+    group_ = name + "/";
+}
+
+void ArrayFile::write_attribute(const std::string& name, const std::string& value) {
+    hdf5::write_attribute(file_, path_, name, value);
+}
+
+void ArrayFile::write_attribute(const std::string& name, std::int64_t value) {
+    hdf5::write_attribute(file_, path_, name, value);
+}
+
 void ArrayFile::create(const std::string& name, const Shape& shape, DType dtype) {
     const auto lock = hdf5::lock_library();
     add(name, shape, dtype);
@@ -87,7 +103,7 @@ void ArrayFile::create(const std::string& name, const Shape& shape, DType dtype)
 
 void ArrayFile::write_rows(const std::string& name, std::int64_t first_row, std::int64_t count, const float* values) {
     const auto lock = hdf5::lock_library();
-    const auto found = entries_.find(name);
+    const auto found = entries_.find(group_ + name);
     if (found == entries_.end()) fail("{}: {} was not created", path_.string(), name);
     const auto& [dataset, shape] = found->second;
     if (shape.empty() || first_row < 0 || count < 0 || first_row > shape[0] - count) {

@@ -1,5 +1,5 @@
 #pragma once
-/// Named arrays in a flat HDF5 file: dumps of logits and gradients, and their reading.
+/// Named arrays in an HDF5 file: dumps of logits and gradients, parts of a trainer's state, and their reading.
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -21,6 +21,12 @@ public:
     /// Writes a whole array, row-major, as f64 or f32. Names may hold dots but no slashes.
     void write(const std::string& name, const Shape& shape, const double* values);
     void write(const std::string& name, const Shape& shape, const float* values);
+
+    /// Arrays added from now on go to the group `name`, which is made.
+    void enter_group(const std::string& name);
+    /// Attributes of the file's root group.
+    void write_attribute(const std::string& name, const std::string& value);
+    void write_attribute(const std::string& name, std::int64_t value);
 
     /// Makes an array (f32 or f64) to be filled by write_rows(). Rows that are never written read as NaN.
     void create(const std::string& name, const Shape& shape, DType dtype);
@@ -44,6 +50,7 @@ private:
 
     std::filesystem::path path_;
     std::filesystem::path temporary_;
+    std::string group_; ///< where arrays go: "" or "NAME/"
     hdf5::File file_;
     std::map<std::string, Entry> entries_;
 };

@@ -10,8 +10,13 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <memory>
+#include <new>
+#include <regex>
 #include <sstream>
+#include <vector>
 
+#include "io/fence.hpp"
 #include "lolcats/error.hpp"
 
 namespace lolcats::io {
@@ -64,11 +69,18 @@ void sync_directory(const std::filesystem::path& directory) {
 } // namespace
 
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
-    return path.string() + ".tmp." + std::to_string(::getpid());
+    const std::string attempt = current_attempt() > 0 ? fmt::format("a{}.", current_attempt()) : "";
+    return fmt::format("{}.tmp.{}{}", path.string(), attempt, ::getpid());
+}
+
+bool is_temporary_name(const std::string& name) {
+    static const std::regex pattern(R"(.+\.tmp\.(a\d+\.)?\d+)");
+    return std::regex_match(name, pattern);
 }
 
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path) {
     sync_file(temporary);
+    require_current_attempt();
     if (::rename(temporary.c_str(), path.c_str()) != 0) {
         fail("{}: cannot rename {} to it: {}", path.string(), temporary.string(), std::strerror(errno));
     }
@@ -85,6 +97,40 @@ void write_file_atomically(const std::filesystem::path& path, const std::functio
     } catch (...) {
         ::unlink(temporary.c_str());
         throw;
+    }
+}
+
+void remove_tree(const std::filesystem::path& path) {
+    std::error_code error;
+    std::filesystem::remove_all(path, error);
+    if (error) fail("{}: cannot be removed: {}; check its permissions", path.string(), error.message());
+}
+
+AppendFile::AppendFile(const std::filesystem::path& path, std::int64_t keep) : path_(path) {
+    std::error_code missing;
+    std::string kept;
+    if (keep > 0 && std::filesystem::exists(path, missing)) kept = read_file(path);
+    kept.resize(std::min(kept.size(), static_cast<std::size_t>(keep)));
+    write_file_atomically(path, kept);
+    size_ = static_cast<std::int64_t>(kept.size());
+    fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (fd_ < 0) fail("{}: cannot be written: {}; check its permissions", path.string(), std::strerror(errno));
+}
+
+AppendFile::~AppendFile() {
+    ::close(fd_);
+}
+
+void AppendFile::append(std::string_view text) {
+    require_current_attempt();
+    write_all(fd_, text.data(), text.size(), path_);
+    size_ += static_cast<std::int64_t>(text.size());
+}
+
+void AppendFile::sync() const {
+    if (::fsync(fd_) != 0) {
+        fail("{}: cannot bring to disk: {}{}; free space or write elsewhere", path_.string(), std::strerror(errno),
+             free_space_hint(path_));
     }
 }
 
@@ -138,6 +184,21 @@ std::string free_space_hint(const std::filesystem::path& path) {
 
 std::uint64_t hash64(std::span<const std::byte> bytes) {
     return XXH3_64bits(bytes.data(), bytes.size());
+}
+
+std::uint64_t hash_file(const std::filesystem::path& path) {
+    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+    if (!state) throw std::bad_alloc();
+    XXH3_64bits_reset(state.get());
+    Descriptor file(path, O_RDONLY);
+    std::vector<char> buffer(1 << 20);
+    while (true) {
+        const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) fail("{}: cannot read: {}", path.string(), std::strerror(errno));
+        if (count == 0) return XXH3_64bits_digest(state.get());
+        XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(count));
+    }
 }
 
 std::string to_hex(std::uint64_t value) {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "io/fence.hpp"
 #include "io/file.hpp"
 #include "io/hidden_layout.hpp"
 #include "lolcats/error.hpp"
@@ -55,6 +56,7 @@ void create_dataset(const hdf5::File& file, const path& name, const char* datase
                     const Shape& chunk) {
     const std::string action = std::string("create ") + dataset;
     const hdf5::PropertyList creation(hdf5::check(H5Pcreate(H5P_DATASET_CREATE), name, action));
+    hdf5::check(H5Pset_obj_track_times(creation.get(), false), name, action); // equal stores are equal files
     hdf5::check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), name, action);
     if (!chunk.empty()) {
         const std::vector<hsize_t> extents(chunk.begin(), chunk.end());
@@ -159,6 +161,9 @@ void HiddenStoreWriter::abandon() noexcept {
 }
 
 void HiddenStoreWriter::create() {
+    // A new file, not the old one overwritten: an older attempt may still have that open.
+    if (rank_of(comm_, path_) == 0) remove_tree(path_);
+    check_mpi(MPI_Barrier(comm_), path_, "wait");
     const auto access = parallel_access(comm_, path_);
     file_ = hdf5::File(H5Fcreate(path_.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()));
     if (!file_) {
@@ -237,20 +242,43 @@ void HiddenStoreWriter::write(std::int64_t sequence, const float* states) {
 void HiddenStoreWriter::write_converted(std::int64_t sequence, const void* data, std::size_t bytes) {
     const std::uint64_t checksum = checksum_of(data, bytes);
     const std::uint8_t mark = 1;
+    require_current_attempt();
+    put(states_, type_.get(), {sequence, 0, 0}, {1, info_.length, info_.width}, sequence, data);
+    put(checksums_, H5T_NATIVE_UINT64, {sequence}, {1}, sequence, &checksum);
+    put(marks_, H5T_NATIVE_UINT8, {sequence}, {1}, sequence, &mark);
+}
+
+void HiddenStoreWriter::put(const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count,
+                            std::int64_t sequence, const void* from) const {
     const auto lock = hdf5::lock_library();
-    const auto put = [&](const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count,
-                         const void* from) {
+    const auto space = hdf5::select(dataset, path_, start, count);
+    const auto memory = hdf5::make_dataspace(count);
+    if (H5Dwrite(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, from) < 0) {
+        const std::string reason = hdf5::take_error();
+        fail("{}: cannot write sequence {} ({}){}; free space, then {}: it goes on with what is missing",
+             path_.string(), sequence, reason, free_space_hint(path_), rerun);
+    }
+}
+
+bool HiddenStoreWriter::verify(std::int64_t sequence) {
+    if (!is_done(sequence)) return true;
+    const auto lock = hdf5::lock_library();
+    std::vector<std::byte> data(static_cast<std::size_t>(info_.length * info_.width) * size_of(info_.dtype));
+    std::uint64_t checksum = 0;
+    const auto get = [&](const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count, void* to) {
         const auto space = hdf5::select(dataset, path_, start, count);
         const auto memory = hdf5::make_dataspace(count);
-        if (H5Dwrite(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, from) < 0) {
-            const std::string reason = hdf5::take_error();
-            fail("{}: cannot write sequence {} ({}){}; free space, then {}: it goes on with what is missing",
-                 path_.string(), sequence, reason, free_space_hint(path_), rerun);
-        }
+        hdf5::check(H5Dread(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, to), path_,
+                    "read sequence " + std::to_string(sequence));
     };
-    put(states_, type_.get(), {sequence, 0, 0}, {1, info_.length, info_.width}, data);
-    put(checksums_, H5T_NATIVE_UINT64, {sequence}, {1}, &checksum);
-    put(marks_, H5T_NATIVE_UINT8, {sequence}, {1}, &mark);
+    get(states_, type_.get(), {sequence, 0, 0}, {1, info_.length, info_.width}, data.data());
+    get(checksums_, H5T_NATIVE_UINT64, {sequence}, {1}, &checksum);
+    if (checksum_of(data.data(), data.size()) == checksum) return true;
+    const std::uint8_t mark = 0;
+    require_current_attempt();
+    put(marks_, H5T_NATIVE_UINT8, {sequence}, {1}, sequence, &mark);
+    done_[static_cast<std::size_t>(sequence)] = 0;
+    return false;
 }
 
 void HiddenStoreWriter::close() {
@@ -321,8 +349,9 @@ void HiddenStoreReader::read(std::int64_t sequence, float* out) const {
                     "read sequence " + std::to_string(sequence));
     }
     if (checksum_of(data, count * size_of(info_.dtype)) != expected) {
-        fail("{}: sequence {} does not match its checksum: the file is damaged; delete it and {}", path_.string(),
-             sequence, rerun);
+        fail("{}: sequence {} does not match its checksum: the file is damaged; {} with --verify, which computes "
+             "such sequences again",
+             path_.string(), sequence, rerun);
     }
     if (narrow) convert_elements(DType::bf16, buffer.get(), count, out);
 }

@@ -54,6 +54,10 @@ public:
     /// Whether the sequence was stored when the file was opened, or has been by this rank since.
     [[nodiscard]] bool is_done(std::int64_t sequence) const;
 
+    /// Independent. Compares what is stored of a sequence that is done with its checksum. Where they differ its done mark
+    /// is taken back, and the result is false.
+    bool verify(std::int64_t sequence);
+
     /// Independent. states: [T, D]. Converts to the stored type, writes, then the checksum, then the done mark. States
     /// that are not finite in the stored type and failed writes (disk full) are Errors, and leave no done mark.
     void write(std::int64_t sequence, const float* states);
@@ -67,6 +71,8 @@ private:
     void open_datasets();
     void abandon() noexcept;
     void reserve_space();
+    void put(const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count, std::int64_t sequence,
+             const void* from) const;
     void write_converted(std::int64_t sequence, const void* data, std::size_t bytes);
 
     std::filesystem::path path_;

@@ -101,20 +101,30 @@ void TokenStore::read_labels(std::int64_t sequence, std::int32_t* out) const {
 }
 
 std::string TokenStore::identity() const {
+    return hash_rows(tokens_, [&](std::int64_t sequence, const std::int32_t* tokens) {
+        if (sequence < sequences_) check_vocabulary(sequence, tokens);
+    });
+}
+
+std::string TokenStore::labels_identity() const {
+    if (!has_labels()) return "tokens";
+    return hash_rows(labels_, [](std::int64_t, const std::int32_t*) {});
+}
+
+/// Hands over every row on the way.
+std::string TokenStore::hash_rows(const hdf5::Dataset& dataset, const Visitor& visit) const {
     const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
     if (!state) throw std::bad_alloc();
     XXH3_64bits_reset(state.get());
     const std::int64_t shape[] = {stored_sequences_, length_};
     XXH3_64bits_update(state.get(), shape, sizeof shape);
     const std::int64_t batch = std::clamp<std::int64_t>((1 << 20) / length_, 1, stored_sequences_);
-    std::vector<std::int32_t> tokens(static_cast<std::size_t>(batch * length_));
+    std::vector<std::int32_t> values(static_cast<std::size_t>(batch * length_));
     for (std::int64_t first = 0; first < stored_sequences_; first += batch) {
         const std::int64_t count = std::min(batch, stored_sequences_ - first);
-        read_rows(tokens_, first, count, tokens.data());
-        for (std::int64_t i = 0; i < count && first + i < sequences_; ++i) {
-            check_vocabulary(first + i, tokens.data() + i * length_);
-        }
-        XXH3_64bits_update(state.get(), tokens.data(), static_cast<std::size_t>(count * length_) * sizeof tokens[0]);
+        read_rows(dataset, first, count, values.data());
+        for (std::int64_t i = 0; i < count; ++i) visit(first + i, values.data() + i * length_);
+        XXH3_64bits_update(state.get(), values.data(), static_cast<std::size_t>(count * length_) * sizeof values[0]);
     }
     return to_hex(XXH3_64bits_digest(state.get()));
 }

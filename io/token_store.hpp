@@ -2,6 +2,7 @@
 /// Tokenised text: an HDF5 file with `/tokens`, integers [n, T], and optionally `/labels` of the same shape.
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "io/hdf5.hpp"
@@ -31,8 +32,12 @@ public:
     /// Hex hash of the shape and all tokens of the file, whatever the limit. Streamed: memory stays flat.
     /// Tokens in use are checked as by read_tokens, so that a long run does not stumble on one later.
     [[nodiscard]] std::string identity() const;
+    /// The same of all labels; "tokens" if there are none stored. They are not checked.
+    [[nodiscard]] std::string labels_identity() const;
 
 private:
+    using Visitor = std::function<void(std::int64_t sequence, const std::int32_t* values)>;
+    [[nodiscard]] std::string hash_rows(const hdf5::Dataset& dataset, const Visitor& visit) const;
     void open();
     void check_vocabulary(std::int64_t sequence, const std::int32_t* tokens) const;
     void read_rows(const hdf5::Dataset& dataset, std::int64_t first, std::int64_t count, std::int32_t* out) const;

@@ -14,6 +14,7 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <regex>
 #include <type_traits>
 #include <variant>
 
@@ -55,6 +56,7 @@ std::vector<Setting> settings_of(Options& o) {
     const auto* data = "Data";
     const auto* training = "Training";
     const auto* lora = "LoRA";
+    const auto* restart = "Restart";
     const auto* machine = "Machine";
     const auto* plan = "lolcats_plan";
     const Words projections = {"q_proj", "k_proj", "v_proj", "o_proj"};
@@ -136,6 +138,24 @@ std::vector<Setting> settings_of(Options& o) {
         {"lora-dropout", &o.lora_dropout, lora, "dropout before the adapter", {}, fraction},
         {"lora-modules", &o.lora_modules, lora, "projections that get an adapter, separated by commas", projections},
         {"train-feature-maps", &o.train_feature_maps, lora, "LoRA training also trains maps and mixing factors"},
+
+        {"checkpoint-every",
+         &o.checkpoint_every,
+         restart,
+         "steps between checkpoints, by default more where they are dear; 0: only when told to stop",
+         {},
+         any_count},
+        {"keep-checkpoints", &o.keep_checkpoints, restart, "newest checkpoints that are kept", {}, any_size},
+        {"wall-time", &o.wall_time, restart, "SECONDS or [D-]HH:MM:SS after which the run stops with status 85"},
+        {"fresh", &o.fresh, restart, "start anew, whatever earlier runs finished or left"},
+        {"verify", &o.verify, restart, "lolcats_hidden checks what is stored and computes damaged sequences again"},
+        {"take-over", &o.take_over, restart, "the last attempt on the work directory is known to be dead"},
+        {"stale-after",
+         &o.stale_after,
+         restart,
+         "seconds without a sign of life after which it counts as dead",
+         {},
+         {3, infinity, false, true}},
 
         {"pipeline-ranks",
          &o.pipeline_ranks,
@@ -417,7 +437,30 @@ std::filesystem::path config_path(const CommandLine& line) {
     return line.config;
 }
 
+/// "D-HH:MM:SS", "HH:MM:SS" or a number of seconds.
+std::optional<double> parse_duration(const std::string& text) {
+    static const std::regex clock(R"((?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d))");
+    std::smatch part;
+    if (!std::regex_match(text, part, clock)) return parse_number<double>(text);
+    const auto number = [&](int i) { return part[i].matched ? std::stod(part[i]) : 0.0; };
+    return ((number(1) * 24 + number(2)) * 60 + number(3)) * 60 + number(4);
+}
+
+void refuse_contradictions(const Options& options) {
+    static_cast<void>(wall_seconds(options));
+    if (options.fresh && options.verify)
+        fail("--verify checks what earlier runs stored and --fresh ignores it: give one of them");
+}
+
 } // namespace
+
+double wall_seconds(const Options& options) {
+    if (options.wall_time.empty()) return infinity;
+    const auto seconds = parse_duration(options.wall_time);
+    if (!seconds || !std::isfinite(*seconds) || *seconds <= 0)
+        fail("--wall-time: '{}' is no time: give seconds, HH:MM:SS or D-HH:MM:SS", options.wall_time);
+    return *seconds;
+}
 
 bool parse_options(int argc, const char* const* argv, const std::string& program, const std::string& purpose,
                    Options& options, std::string& text) {
@@ -431,6 +474,7 @@ bool parse_options(int argc, const char* const* argv, const std::string& program
         assign(*setting, std::string("--") + setting->name, texts);
         options.given.insert(setting->name);
     }
+    refuse_contradictions(options);
     return true;
 }
 

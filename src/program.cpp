@@ -3,6 +3,7 @@
 #include "lolcats/error.hpp"
 #include "src/comm/communicator.hpp"
 #include "src/comm/error_latch.hpp"
+#include "src/interrupt.hpp"
 
 #include <Kokkos_Core.hpp>
 #include <fmt/format.h>
@@ -200,11 +201,11 @@ int run_program(int argc, char** argv, const std::string& name, const std::strin
     const ReporterScope scope(owner);
     if (world.size() > 1) { // no catch: see the header
         start_stage(options, name, world, node, stage);
-        return 0;
+        return exit_status();
     }
     try {
         start_stage(options, name, world, node, stage);
-        return 0;
+        return exit_status();
     } catch (...) {
         print_error(name, describe(std::current_exception()));
         return 1;
@@ -227,8 +228,11 @@ nlohmann::ordered_json run_deck(const Options& options, const std::string& progr
     deck["git"] = git_hash();
     deck["format_version"] = format_version;
     deck["options"] = to_json(options);
-    // Where results go is no part of what they are: equal runs write equal files, whatever their directory.
-    for (const char* place : {"work", "dump-gradients", "save-logits"}) deck["options"].erase(place);
+    // Where results go and how a run got to its end is no part of what they are: equal runs write equal files, whatever
+    // their directory, and however often they were stopped.
+    for (const char* name : {"work", "dump-gradients", "save-logits", "checkpoint-every", "keep-checkpoints",
+                             "wall-time", "fresh", "verify", "take-over", "stale-after"})
+        deck["options"].erase(name);
     return deck;
 }
 

@@ -59,6 +59,15 @@ int projection_index(const std::string& module, const std::string& where) {
     fail("{}: module '{}' cannot be adapted; use q_proj, k_proj, v_proj, o_proj", where, module);
 }
 
+std::string config_text(const AdapterConfig& adapter, const std::string& base_model) {
+    const nlohmann::ordered_json config = {
+        {"peft_type", "LORA"},    {"task_type", "CAUSAL_LM"},          {"base_model_name_or_path", base_model},
+        {"r", adapter.form.rank}, {"lora_alpha", adapter.alpha},       {"lora_dropout", adapter.form.dropout},
+        {"bias", "none"},         {"target_modules", adapter.modules}, {"fan_in_fan_out", false},
+        {"inference_mode", true}};
+    return config.dump(2) + "\n";
+}
+
 } // namespace
 
 AdapterConfig read_adapter_config(const std::filesystem::path& directory) {
@@ -176,25 +185,31 @@ LayerLora<float> Adapter::layer(int layer) const {
     return lora;
 }
 
+std::filesystem::path adapter_weights(const std::filesystem::path& directory) {
+    return directory / weights_file;
+}
+
+bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter,
+                        const std::string& base_model) {
+    const auto path = directory / config_file;
+    return std::filesystem::exists(path) && io::read_file(path) == config_text(adapter, base_model);
+}
+
 void write_adapter(const std::filesystem::path& directory, const AdapterConfig& adapter, const std::string& base_model,
-                   const std::vector<NamedArray<float>>& arrays) {
+                   const std::vector<NamedArray<float>>& arrays, std::map<std::string, std::string> metadata) {
     io::create_directories(directory);
     std::vector<io::TensorToWrite> tensors;
     for (const auto& array : arrays)
         if (array.name.starts_with("base_model."))
             tensors.push_back({array.name, io::DType::f32, array.shape, array.values.data()});
-    const nlohmann::ordered_json config = {
-        {"peft_type", "LORA"},    {"task_type", "CAUSAL_LM"},          {"base_model_name_or_path", base_model},
-        {"r", adapter.form.rank}, {"lora_alpha", adapter.alpha},       {"lora_dropout", adapter.form.dropout},
-        {"bias", "none"},         {"target_modules", adapter.modules}, {"fan_in_fan_out", false},
-        {"inference_mode", true}};
     // The configuration is written first and appears last: a disk that fills up must not leave new weights beside an
     // old rank and alpha.
     const auto path = directory / config_file;
-    const std::string text = config.dump(2) + "\n";
+    const std::string text = config_text(adapter, base_model);
+    metadata["format"] = "pt";
     io::write_file_atomically(path, [&](int fd) {
         io::write_all(fd, text.data(), text.size(), path);
-        io::write_safetensors(directory / weights_file, tensors, {{"format", "pt"}});
+        io::write_safetensors(directory / weights_file, tensors, metadata);
     });
 }
 

@@ -8,6 +8,7 @@
 #include "src/train/parameters.hpp"
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -54,8 +55,15 @@ private:
     std::vector<std::array<Indices, 4>> indices_;
 };
 
+/// DIRECTORY/adapter_model.safetensors
+std::filesystem::path adapter_weights(const std::filesystem::path& directory);
+
 /// Writes both files; adapter_config.json, by which a reader knows the directory, comes last.
 void write_adapter(const std::filesystem::path& directory, const AdapterConfig& adapter, const std::string& base_model,
-                   const std::vector<NamedArray<float>>& arrays);
+                   const std::vector<NamedArray<float>>& arrays, std::map<std::string, std::string> metadata);
+
+/// Whether the directory's adapter_config.json is what write_adapter() would write.
+bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter,
+                        const std::string& base_model);
 
 } // namespace lolcats

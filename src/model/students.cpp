@@ -72,11 +72,17 @@ FeatureMapFiles::FeatureMapFiles(const std::filesystem::path& path) : path_(path
     require_one_form();
 }
 
+std::vector<std::filesystem::path> FeatureMapFiles::files() const {
+    std::vector<std::filesystem::path> paths;
+    for (const auto& file : files_) paths.push_back(file.path());
+    return paths;
+}
+
 /// Blocks are trained apart, but a student has one form, and is of one model.
 void FeatureMapFiles::require_one_form() const {
     for (const auto& file : files_)
         for (const auto& [key, value] : file.metadata()) {
-            if (key == "run_deck") continue;
+            if (key == "run_deck" || key == "settings") continue;
             const std::string first = metadata(key);
             if (value != first)
                 fail("{}: was trained with {} {}, but another file in {} with {}; run lolcats_block again",

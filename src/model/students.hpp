@@ -23,6 +23,7 @@ public:
     explicit FeatureMapFiles(const std::filesystem::path& path);
 
     [[nodiscard]] const std::string& path() const { return path_; }
+    [[nodiscard]] std::vector<std::filesystem::path> files() const;
     /// The value a file says it was trained with, or empty.
     [[nodiscard]] std::string metadata(const std::string& key) const;
     /// f of the first map in the files.

@@ -1,8 +1,11 @@
 #include "src/stages/hidden.hpp"
 
+#include "io/fence.hpp"
 #include "io/file.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
+#include "src/attempt.hpp"
+#include "src/interrupt.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/stages/run_input.hpp"
 #include "src/train/batches.hpp"
@@ -50,6 +53,24 @@ public:
         if (mesh_.stage + 1 < mesh_.pipeline_ranks) mesh_.pipeline.send(x.data(), x.size(), mesh_.stage + 1, 0);
     }
 
+    /// Whether the next sequences are to be computed. The first stage decides, and the others hear of it after what they
+    /// were sent before: whatever is under way is finished.
+    bool go_on(Interrupt& interrupt) {
+        float goes_on = interrupt.is_wanted() ? 0 : 1;
+        if (mesh_.stage > 0) mesh_.pipeline.receive(&goes_on, 1, mesh_.stage - 1, go_on_tag);
+        if (mesh_.stage + 1 < mesh_.pipeline_ranks) mesh_.pipeline.send(&goes_on, 1, mesh_.stage + 1, go_on_tag);
+        return goes_on != 0;
+    }
+
+    /// Checks what is stored of these sequences; damaged ones are not done any more.
+    void verify(Range sequences) {
+        for (std::size_t i = 0; i < stores_.size(); ++i)
+            for (int sequence = sequences.begin; stores_[i] != nullptr && sequence < sequences.end; ++sequence)
+                if (!stores_[i]->verify(sequence))
+                    spdlog::warn("block_{:02}.h5: sequence {} does not match its checksum and is computed again",
+                                 blocks_.begin + static_cast<int>(i), sequence);
+    }
+
     /// Whether all this stage's stores hold the sequence.
     [[nodiscard]] bool is_done(std::int64_t sequence) const {
         return std::all_of(stores_.begin(), stores_.end(),
@@ -67,6 +88,7 @@ private:
         if (block == 0) return nullptr;
         auto info = hidden_store_info(options, input_, tokens_identity, block);
         info.run_deck = run_deck(options, "lolcats_hidden").dump();
+        if (options.fresh && mesh_.data.rank() == 0) io::remove_tree(hidden_path(options, block));
         return std::make_unique<io::HiddenStoreWriter>(hidden_path(options, block), info, mesh_.data.get());
     }
 
@@ -88,6 +110,8 @@ private:
             if (!store->is_done(sequences[i])) store->write(sequences[i], host.data() + i * size);
     }
 
+    static constexpr int go_on_tag = 1;
+
     const RunInput& input_;
     const Mesh& mesh_;
     Range blocks_;
@@ -100,8 +124,7 @@ private:
 };
 
 /// The sequences of this replica that some stage of its pipeline still lacks.
-Sequences missing_sequences(const RunInput& input, const Mesh& mesh, const TeacherStage& stage) {
-    const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
+Sequences missing_sequences(const Range& mine, const Mesh& mesh, const TeacherStage& stage) {
     std::vector<std::int64_t> done(mine.size());
     for (int i = 0; i < mine.size(); ++i) done[i] = stage.is_done(mine.begin + i) ? 1 : 0;
     mesh.pipeline.min(done.data(), done.size());
@@ -109,6 +132,21 @@ Sequences missing_sequences(const RunInput& input, const Mesh& mesh, const Teach
     for (int i = 0; i < mine.size(); ++i)
         if (done[i] == 0) missing.push_back(mine.begin + i);
     return missing;
+}
+
+/// False if it was stopped before the last of them.
+bool compute(const Options& options, const Communicator& world, TeacherStage& stage, const Sequences& missing,
+             Interrupt& interrupt) {
+    std::size_t done = 0;
+    for (const auto& sequences : micro_batches(missing, options.micro_batch, 1, 0)) {
+        io::require_current_attempt();
+        if (!stage.go_on(interrupt)) return false;
+        stage.run(sequences);
+        done += sequences.size();
+        if (world.rank() == 0 && (done == missing.size() || done % 64 == 0))
+            spdlog::info("hidden states of {} of {} sequences", done, missing.size());
+    }
+    return true;
 }
 
 void write_overview(const Options& options, const RunInput& input, const std::string& tokens_identity) {
@@ -129,19 +167,17 @@ void store_hidden_states(const Options& options, const Communicator& world) {
         return;
     }
     const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
+    const Attempt attempt(options, "lolcats_hidden", world);
+    Interrupt interrupt(options, world);
     const std::string identity = tokens_identity(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
-    TeacherStage stage(options, input, mesh, identity, choose_arithmetic(options, world));
-    const Sequences missing = missing_sequences(input, mesh, stage);
-    for (std::size_t i = 0; const auto& sequences : micro_batches(missing, options.micro_batch, 1, 0)) {
-        stage.run(sequences);
-        i += sequences.size();
-        if (world.rank() == 0 && (i == missing.size() || i % 64 == 0))
-            spdlog::info("hidden states of {} of {} sequences", i, missing.size());
-    }
+    TeacherStage stage(options, input, mesh, identity, settle_arithmetic(options, world));
+    const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
+    if (options.verify) stage.verify(mine);
+    const bool finished = compute(options, world, stage, missing_sequences(mine, mesh, stage), interrupt);
     stage.close();
-    world.barrier();
+    if (interrupt.finish(!finished)) return;
     if (world.rank() == 0) write_overview(options, input, identity);
 }
 

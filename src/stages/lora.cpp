@@ -5,7 +5,10 @@
 #include "kernels/dropout.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
+#include "src/attempt.hpp"
 #include "src/stages/model_stage.hpp"
+#include "src/stages/run_identity.hpp"
+#include "src/train/checkpoints.hpp"
 #include "src/train/metrics_log.hpp"
 #include "src/train/progress.hpp"
 
@@ -39,34 +42,105 @@ void warn_if_pure_softmax(const StudentForm& form, int length) {
                      length, reach);
 }
 
+/// What is settled before training.
+struct LoraRun {
+    const Options& options;
+    const RunInput& input;
+    std::optional<FeatureMapFiles> maps;
+    StudentForm form;
+    bool tied;
+    AdapterConfig adapter;
+    Arithmetic arithmetic;
+    io::TrainingIdentity identity;
+};
+
+std::filesystem::path trained_maps(const Options& options) {
+    return lora_directory(options) / "feature_maps.safetensors";
+}
+
+/// Settings of the identity that are hashes of what training starts from. Collective.
+std::map<std::string, std::string> content_of(const LoraRun& run, const Communicator& world) {
+    const auto hash = [&](const std::vector<std::filesystem::path>& files) {
+        return world.broadcast(world.rank() == 0 ? content_identity(files) : "", 0);
+    };
+    const auto& start = run.options.init_adapter;
+    return {{"feature-maps", hash(run.maps ? run.maps->files() : std::vector<std::filesystem::path>())},
+            {"init-adapter",
+             hash(start.empty() ? std::vector<std::filesystem::path>() : std::vector{adapter_weights(start)})},
+            {"labels", world.broadcast(world.rank() == 0 ? run.input.tokens.labels_identity() : "", 0)}};
+}
+
+/// Collective.
+LoraRun prepare(const Options& options, const RunInput& input, const Communicator& world) {
+    auto maps = feature_maps(options);
+    const FeatureMapFiles* files = maps ? &*maps : nullptr;
+    const auto form = student_form(options, input.config, files);
+    const bool tied = are_maps_tied(options, files);
+    LoraRun run{options, input, std::move(maps), form, tied, adapter_config(options), settle_arithmetic(options, world),
+                {}};
+    run.identity = IdentityBuilder(options, input, tokens_identity(input, world), "lolcats_lora")
+                       .with_options({"train-feature-maps"})
+                       .with(form_metadata(form, tied))
+                       .with({{"gemm", name_of(run.arithmetic)},
+                              {"lora-rank", std::to_string(run.adapter.form.rank)},
+                              {"lora-alpha", fmt::format("{}", run.adapter.alpha)},
+                              {"lora-dropout", fmt::format("{}", run.adapter.form.dropout)},
+                              {"lora-modules", fmt::format("{}", fmt::join(run.adapter.modules, ","))}})
+                       .with(content_of(run, world))
+                       .build();
+    return run;
+}
+
+/// Whether an earlier run has written all of its result. Its gradients were not kept. Collective.
+bool is_finished(const LoraRun& run, const Communicator& world) {
+    const Options& options = run.options;
+    const auto directory = lora_directory(options);
+    std::int64_t finished = 0;
+    if (world.rank() == 0 && options.dump_gradients.empty())
+        finished = is_result(adapter_weights(directory), run.identity, options) &&
+                           has_adapter_config(directory, run.adapter, options.model) &&
+                           (!options.train_feature_maps || is_result(trained_maps(options), run.identity, options))
+                       ? 1
+                       : 0;
+    world.max(&finished, 1);
+    if (finished != 0 && world.rank() == 0) spdlog::info("{} is trained already", directory.string());
+    return finished != 0;
+}
+
 class LoraTraining {
 public:
-    LoraTraining(const Options& options, const RunInput& input, const Communicator& world, const Mesh& mesh,
-                 const std::optional<FeatureMapFiles>& maps)
-        : options_(options), input_(input), world_(world), mesh_(mesh), adapter_(adapter_config(options)),
-          form_(student_form(options, input.config, maps ? &*maps : nullptr)),
-          tied_(are_maps_tied(options, maps ? &*maps : nullptr)), batches_(options, input.tokens.sequences()),
-          progress_(options, 1e-4), stage_(input, mesh, options.micro_batch, choose_arithmetic(options, world),
-                                           {form_, adapter_, options.train_feature_maps, tied_}) {
-        prepare_parameters(maps);
+    LoraTraining(const LoraRun& run, const Communicator& world, const Mesh& mesh, Interrupt& interrupt)
+        : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh),
+          batches_(options_, input_.tokens.sequences()), progress_(options_, 1e-4),
+          stage_(input_, mesh, options_.micro_batch, run.arithmetic,
+                 {run.form, run.adapter, options_.train_feature_maps, run.tied}),
+          checkpoints_(options_, {lora_directory(options_) / "state", run.identity, input_.layout, mesh.replica == 0},
+                       world, interrupt) {
+        prepare_parameters();
+        const std::int64_t log_bytes = checkpoints_.resume(stage_.trained(), progress_);
         if (world.rank() == 0) {
-            warn_if_pure_softmax(form_, input.length());
-            io::create_directories(lora_directory(options));
-            log_.emplace(lora_directory(options) / "lora.jsonl");
+            warn_if_pure_softmax(run.form, input_.length());
+            io::create_directories(lora_directory(options_));
+            log_.emplace(lora_directory(options_) / "lora.jsonl", log_bytes);
         }
     }
 
-    void run() {
-        progress_.run(
-            batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); });
+    /// False if it was stopped before the end.
+    bool run() {
+        const bool finished = progress_.run(
+            batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); },
+            [&] { return checkpoints_.go_on(stage_.trained(), progress_, log_ ? &*log_ : nullptr); });
+        if (!finished) return false;
         write();
+        if (world_.rank() == 0) checkpoints_.remove();
+        return true;
     }
 
 private:
-    void prepare_parameters(const std::optional<FeatureMapFiles>& maps) {
+    void prepare_parameters() {
         stage_.allocate_parameters();
         stage_.students().initialize(options_.feature_map_init, options_.seed);
-        if (maps) stage_.students().load(*maps);
+        if (run_.maps) stage_.students().load(*run_.maps);
         stage_.adapter().initialize(options_.seed);
         if (!options_.init_adapter.empty()) stage_.adapter().load(options_.init_adapter);
         stage_.bind_parameters();
@@ -174,27 +248,25 @@ private:
         const auto arrays = gather(mesh_.pipeline, named_values(stage_.trained()));
         if (mesh_.stage != 0) return;
         if (options_.train_feature_maps) {
-            auto metadata = form_metadata(form_, tied_);
-            metadata["model_identity"] = input_.checkpoint.identity();
-            metadata["run_deck"] = run_deck(options_, "lolcats_lora").dump();
+            auto metadata = form_metadata(run_.form, run_.tied);
+            metadata.merge(to_metadata(run_.identity));
             std::vector<NamedArray<float>> maps;
             std::copy_if(arrays.begin(), arrays.end(), std::back_inserter(maps),
                          [](const auto& array) { return array.name.starts_with("model.layers."); });
-            write_feature_maps(lora_directory(options_) / "feature_maps.safetensors", maps, metadata);
+            write_feature_maps(trained_maps(options_), maps, metadata);
         }
-        write_adapter(lora_directory(options_), adapter_, options_.model, arrays);
+        write_adapter(lora_directory(options_), run_.adapter, options_.model, arrays, to_metadata(run_.identity));
     }
 
+    const LoraRun& run_;
     const Options& options_;
     const RunInput& input_;
     const Communicator& world_;
     const Mesh& mesh_;
-    AdapterConfig adapter_;
-    StudentForm form_;
-    bool tied_;
     Batches batches_;
     Progress progress_;
     ModelStage stage_;
+    Checkpoints checkpoints_;
     std::optional<MetricsLog> log_;
 };
 
@@ -203,8 +275,11 @@ private:
 void adjust_low_rank(const Options& options, const Communicator& world) {
     const RunInput input(options);
     const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
-    LoraTraining(options, input, world, mesh, feature_maps(options)).run();
-    world.barrier();
+    const Attempt attempt(options, "lolcats_lora", world);
+    Interrupt interrupt(options, world);
+    const LoraRun run = prepare(options, input, world);
+    if (is_finished(run, world)) return;
+    interrupt.finish(!LoraTraining(run, world, mesh, interrupt).run());
 }
 
 } // namespace lolcats

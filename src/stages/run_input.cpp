@@ -1,5 +1,6 @@
 #include "src/stages/run_input.hpp"
 
+#include "io/file.hpp"
 #include "kernels/elementwise.hpp"
 #include "lolcats/error.hpp"
 
@@ -40,6 +41,27 @@ Arithmetic choose_arithmetic(const Options& options, const Communicator& world) 
     if (world.rank() == 0) fastest = measure_arithmetic();
     world.broadcast(&fastest, sizeof fastest, 0);
     return fastest;
+}
+
+Arithmetic settle_arithmetic(const Options& options, const Communicator& world) {
+    if (options.gemm != "auto" || options.dtype == "f32") return choose_arithmetic(options, world);
+    const auto file = std::filesystem::path(options.work) / "arithmetic.txt";
+    const bool is_known = world.rank() == 0 && !options.fresh && std::filesystem::exists(file);
+    const std::string known = world.broadcast(is_known ? io::read_file(file) : "", 0);
+    for (const Arithmetic arithmetic : {Arithmetic::f32, Arithmetic::bf16})
+        if (known == name_of(arithmetic)) return arithmetic;
+    const Arithmetic chosen = choose_arithmetic(options, world);
+    if (world.rank() == 0) io::write_file_atomically(file, name_of(chosen));
+    return chosen;
+}
+
+const char* name_of(Arithmetic arithmetic) {
+    switch (arithmetic) {
+    case Arithmetic::exact: return "exact";
+    case Arithmetic::f32: return "f32";
+    case Arithmetic::bf16: return "bf16";
+    }
+    return "unknown";
 }
 
 void round_residual(Storage storage, const Matrix<float>& x) {

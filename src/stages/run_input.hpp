@@ -34,11 +34,17 @@ struct RunInput {
 /// for bf16 ones. Collective.
 Arithmetic choose_arithmetic(const Options& options, const Communicator& world);
 
+/// The same, but what was measured is kept in WORK/arithmetic.txt, and later attempts on the work directory use it too:
+/// where one goes on from another, they must not mix. Collective.
+Arithmetic settle_arithmetic(const Options& options, const Communicator& world);
+
 /// The residual stream is kept in the type of the frozen weights: in bf16 runs it is rounded at every layer, so that
 /// where blocks begin makes no difference.
 void round_residual(Storage storage, const Matrix<float>& x);
 
 std::filesystem::path hidden_path(const Options& options, int block);
+const char* name_of(Arithmetic arithmetic);
+
 std::filesystem::path transfer_directory(const Options& options);
 std::filesystem::path lora_directory(const Options& options);
 

@@ -4,8 +4,11 @@
 #include "io/file.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
+#include "src/attempt.hpp"
+#include "src/stages/run_identity.hpp"
 #include "src/stages/run_input.hpp"
 #include "src/train/batches.hpp"
+#include "src/train/checkpoints.hpp"
 #include "src/train/metrics_log.hpp"
 #include "src/train/named_arrays.hpp"
 #include "src/train/progress.hpp"
@@ -58,35 +61,69 @@ private:
 using FirstBatch = std::vector<NamedArray<double>>;
 const std::string losses_name = "layer_losses";
 
+/// What the trainings of all blocks have in common.
+struct TransferRun {
+    const Options& options;
+    const RunInput& input;
+    StudentForm form;
+    bool tied;
+    Arithmetic arithmetic;
+    std::string tokens_identity;
+    io::TrainingIdentity identity;
+};
+
+std::filesystem::path block_file(const Options& options, int block, const char* extension) {
+    return transfer_directory(options) / fmt::format("block_{:02}{}", block, extension);
+}
+
+/// Whether an earlier run has trained the block. Its gradients were not kept. Collective over the block's ranks.
+bool is_finished(const TransferRun& run, int block, const Communicator& group) {
+    std::int64_t finished = 0;
+    if (group.rank() == 0 && run.options.dump_gradients.empty())
+        finished = is_result(block_file(run.options, block, ".safetensors"), run.identity, run.options) ? 1 : 0;
+    group.max(&finished, 1);
+    if (finished != 0 && group.rank() == 0) spdlog::info("block {:2} is trained already", block);
+    return finished != 0;
+}
+
 /// Training of one block by the ranks of `group`.
 class BlockTraining {
 public:
-    BlockTraining(const Options& options, const RunInput& input, const StudentForm& form, bool tied,
-                  Arithmetic arithmetic, const std::string& tokens_identity, int block, const Communicator& group)
-        : options_(options), input_(input), form_(form), tied_(tied), index_(block), group_(group),
-          states_(options, input, tokens_identity, block), batches_(options, input.tokens.sequences()),
-          progress_(options, 1e-2),
-          block_(input.checkpoint, input.config, form, tied, input.storage, arithmetic, input.layout.layers_of(block),
-                 input.shape(options.micro_batch), {options.mse_factor, options.xent_factor}),
-          x_(uninitialized("block_input"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
-        block_.students().initialize(options.feature_map_init, options.seed);
-        if (!options.init_feature_maps.empty()) block_.students().load(FeatureMapFiles(options.init_feature_maps));
-        if (group.rank() == 0) log_.emplace(file(".jsonl"));
+    BlockTraining(const TransferRun& run, int block, const Communicator& group, Interrupt& interrupt)
+        : run_(run), options_(run.options), input_(run.input), index_(block), group_(group),
+          states_(options_, input_, run.tokens_identity, block), batches_(options_, input_.tokens.sequences()),
+          progress_(options_, 1e-2),
+          block_(input_.checkpoint, input_.config, run.form, run.tied, input_.storage, run.arithmetic,
+                 input_.layout.layers_of(block), input_.shape(options_.micro_batch),
+                 {options_.mse_factor, options_.xent_factor}),
+          x_(uninitialized("block_input"), input_.shape(options_.micro_batch).rows(), input_.config.hidden_size),
+          checkpoints_(options_,
+                       {transfer_directory(options_) / "state" / fmt::format("block_{:02}", block), run.identity,
+                        input_.layout, group.rank() == 0},
+                       group, interrupt) {
+        block_.students().initialize(options_.feature_map_init, options_.seed);
+        if (!options_.init_feature_maps.empty()) block_.students().load(FeatureMapFiles(options_.init_feature_maps));
+        const std::int64_t log_bytes = checkpoints_.resume(block_.parameters(), progress_);
+        if (group.rank() == 0) log_.emplace(block_file(options_, block, ".jsonl"), log_bytes);
     }
 
-    /// Trains, writes the block's file and returns what its first batch gave.
-    FirstBatch run() {
-        progress_.run(
+    /// Trains and writes the block's file. False if it was stopped before the end.
+    bool run() {
+        const bool finished = progress_.run(
             batches_, block_.parameters(), [&](int step) { train_step(step); },
-            [&](int step) { return evaluate(step); });
-        if (group_.rank() == 0) write();
-        return std::move(first_);
+            [&](int step) { return evaluate(step); },
+            [&] { return checkpoints_.go_on(block_.parameters(), progress_, log_ ? &*log_ : nullptr); });
+        if (finished && group_.rank() == 0) {
+            write();
+            checkpoints_.remove();
+        }
+        return finished;
     }
+
+    /// What the first batch gave.
+    FirstBatch take_first_batch() { return std::move(first_); }
 
 private:
-    [[nodiscard]] std::filesystem::path file(const char* extension) const {
-        return transfer_directory(options_) / fmt::format("block_{:02}{}", index_, extension);
-    }
 
     /// Layer losses of a batch, the same on all ranks of the group.
     std::vector<double> pass(const Sequences& batch, bool train) {
@@ -153,16 +190,14 @@ private:
     }
 
     void write() const {
-        auto metadata = form_metadata(form_, tied_);
-        metadata["model_identity"] = input_.checkpoint.identity();
-        metadata["run_deck"] = run_deck(options_, "lolcats_block").dump();
-        write_feature_maps(file(".safetensors"), named_values(block_.parameters()), metadata);
+        auto metadata = form_metadata(run_.form, run_.tied);
+        metadata.merge(to_metadata(run_.identity));
+        write_feature_maps(block_file(options_, index_, ".safetensors"), named_values(block_.parameters()), metadata);
     }
 
+    const TransferRun& run_;
     const Options& options_;
     const RunInput& input_;
-    const StudentForm& form_;
-    bool tied_;
     int index_;
     const Communicator& group_;
     BlockInput states_;
@@ -170,6 +205,7 @@ private:
     Progress progress_;
     TransferBlock block_;
     Matrix<float> x_;
+    Checkpoints checkpoints_;
     std::optional<MetricsLog> log_;
     FirstBatch first_;
 };
@@ -192,16 +228,35 @@ void write_gradients(const Options& options, const RunInput& input, const Commun
     file.close();
 }
 
+/// Collective.
+TransferRun prepare(const Options& options, const RunInput& input, const Communicator& world) {
+    std::optional<FeatureMapFiles> start;
+    if (!options.init_feature_maps.empty()) start.emplace(options.init_feature_maps);
+    TransferRun run{options,
+                    input,
+                    student_form(options, input.config, start ? &*start : nullptr),
+                    are_maps_tied(options, start ? &*start : nullptr),
+                    settle_arithmetic(options, world),
+                    tokens_identity(input, world),
+                    {}};
+    const std::string maps = world.rank() == 0 && start ? content_identity(start->files()) : "none";
+    run.identity = IdentityBuilder(options, input, run.tokens_identity, "lolcats_block")
+                       .with_options({"hidden-dtype", "mse-factor", "xent-factor"})
+                       .with(form_metadata(run.form, run.tied))
+                       .with({{"block-layers", std::to_string(input.layout.block_layers)},
+                              {"gemm", name_of(run.arithmetic)},
+                              {"init-feature-maps", world.broadcast(maps, 0)}})
+                       .build();
+    return run;
+}
+
 } // namespace
 
 void transfer_attention(const Options& options, const Communicator& world) {
     const RunInput input(options);
-    std::optional<FeatureMapFiles> start;
-    if (!options.init_feature_maps.empty()) start.emplace(options.init_feature_maps);
-    const StudentForm form = student_form(options, input.config, start ? &*start : nullptr);
-    const bool tied = are_maps_tied(options, start ? &*start : nullptr);
-    const Arithmetic arithmetic = choose_arithmetic(options, world);
-    const std::string identity = tokens_identity(input, world);
+    const Attempt attempt(options, "lolcats_block", world);
+    Interrupt interrupt(options, world);
+    const TransferRun run = prepare(options, input, world);
     const int blocks = input.layout.blocks;
     const int groups = std::min(blocks, world.size());
     const Communicator group = world.split(world.rank() % groups, world.rank());
@@ -209,10 +264,15 @@ void transfer_attention(const Options& options, const Communicator& world) {
     world.barrier();
 
     FirstBatch first;
-    for (int block = world.rank() % groups; block < blocks; block += groups) {
-        auto of_block = BlockTraining(options, input, form, tied, arithmetic, identity, block, group).run();
+    bool stopped = false;
+    for (int block = world.rank() % groups; block < blocks && !stopped; block += groups) {
+        if (is_finished(run, block, group)) continue;
+        BlockTraining training(run, block, group, interrupt);
+        stopped = !training.run();
+        auto of_block = training.take_first_batch();
         std::move(of_block.begin(), of_block.end(), std::back_inserter(first));
     }
+    if (interrupt.finish(stopped)) return;
     if (!options.dump_gradients.empty()) write_gradients(options, input, world, first);
 }
 

@@ -1,5 +1,6 @@
 #include "src/train/parameters.hpp"
 
+#include <array>
 #include <cmath>
 
 namespace lolcats {
@@ -57,6 +58,12 @@ void ParameterSet::step(const AdamWSettings& settings, double learning_rate, dou
     // PyTorch's clip_grad_norm_ divides by the norm plus 1e-6.
     const double scale = clip > 0 && gradient_norm > clip ? clip / (gradient_norm + 1e-6) : 1.0;
     adamw(settings, learning_rate, scale, ++steps_, gradients_, first_moments_, second_moments_, values_);
+}
+
+Vector<float> ParameterSet::array(Role role, int index) const {
+    const std::array<const Vector<float>*, 4> all{&values_, &first_moments_, &second_moments_, &kept_};
+    const Vector<float>& whole = *all.at(static_cast<std::size_t>(role));
+    return whole.extent(0) > 0 ? part(whole, index) : Vector<float>();
 }
 
 void ParameterSet::keep() {

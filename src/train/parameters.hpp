@@ -38,6 +38,13 @@ public:
     /// One optimiser step with gradients scaled so that their norm is at most `clip` (0: as they are).
     void step(const AdamWSettings& settings, double learning_rate, double gradient_norm, double clip);
 
+    /// Arrays of all entries that make up the state of a training, beside the count of steps.
+    enum class Role { values, first_moments, second_moments, kept };
+    /// Empty where there is none: nothing was kept, or nothing is trained.
+    [[nodiscard]] Vector<float> array(Role role, int index) const;
+    [[nodiscard]] long steps() const { return steps_; }
+    void set_steps(long steps) { steps_ = steps; }
+
     /// Remembers the values; restore() brings them back. Nothing happens where nothing was kept.
     void keep();
     void restore() const;

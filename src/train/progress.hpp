@@ -1,6 +1,7 @@
 #pragma once
 /// What stages 1 and 2 share of training: the rate, the optimiser's step, when to evaluate and which parameters to
 /// keep.
+#include "io/trainer_state.hpp"
 #include "src/train/batches.hpp"
 #include "src/train/parameters.hpp"
 #include "src/train/schedule.hpp"
@@ -18,20 +19,50 @@ public:
     /// Lowest loss on the held-out sequences so far.
     [[nodiscard]] double best() const { return best_; }
 
+    /// Optimiser steps done, which is also what says which sequences come next.
+    [[nodiscard]] int step() const { return step_; }
+
     /// Calls train_step(step) for every step, and evaluate(step), which returns the loss on the held-out sequences,
     /// before the first, every options.eval_every and after the last. The parameters of the lowest loss are kept and
     /// are there at the end. With nothing held out the schedule follows the mean training loss, and the last parameters
-    /// stay.
-    template <class TrainStep, class Evaluate>
-    void run(const Batches& batches, ParameterSet& parameters, TrainStep&& train_step, Evaluate&& evaluate) {
+    /// stay. Asks go_on() before every step; where that says no the run ends early and run() returns false.
+    template <class TrainStep, class Evaluate, class GoOn>
+    bool run(const Batches& batches, ParameterSet& parameters, TrainStep&& train_step, Evaluate&& evaluate,
+             GoOn&& go_on) {
         const bool held_out = !batches.validation().empty();
-        const auto check = [&](int step) { held_out ? keep_best(parameters, step, evaluate) : follow_training(); };
-        check(0);
-        for (int step = 0; step < batches.steps(); ++step) {
-            train_step(step);
-            if ((step + 1) % options_.eval_every == 0 || step + 1 == batches.steps()) check(step + 1);
+        const auto check = [&] { held_out ? keep_best(parameters, step_, evaluate) : follow_training(); };
+        if (!resumed_) check();
+        while (step_ < batches.steps()) {
+            if (!go_on()) return false;
+            train_step(step_++);
+            if (step_ % options_.eval_every == 0 || step_ == batches.steps()) check();
         }
         if (held_out) parameters.restore();
+        return true;
+    }
+
+    /// Everything that changes from step to step, but for the parameters. All of it is exact in double.
+    [[nodiscard]] io::ProgressNumbers numbers() const {
+        const auto& schedule = schedule_.state();
+        return {{"step", step_},
+                {"best_loss", best_},
+                {"recent_loss", recent_loss_},
+                {"recent_steps", recent_steps_},
+                {"rate", schedule.rate},
+                {"evaluations_without_improvement", schedule.without_improvement},
+                {"schedule_best_loss", schedule.best}};
+    }
+
+    /// Goes on where numbers() was called.
+    void resume(const io::ProgressNumbers& numbers) {
+        resumed_ = true;
+        step_ = static_cast<int>(numbers.at("step"));
+        best_ = numbers.at("best_loss");
+        recent_loss_ = numbers.at("recent_loss");
+        recent_steps_ = static_cast<int>(numbers.at("recent_steps"));
+        schedule_.resume({.rate = numbers.at("rate"),
+                          .without_improvement = static_cast<int>(numbers.at("evaluations_without_improvement")),
+                          .best = numbers.at("schedule_best_loss")});
     }
 
     /// The optimiser's step after a batch with this loss, from gradients with this norm.
@@ -61,6 +92,8 @@ private:
 
     const Options& options_;
     PlateauSchedule schedule_;
+    bool resumed_ = false;
+    int step_ = 0;
     double best_ = std::numeric_limits<double>::infinity();
     double recent_loss_ = 0;
     int recent_steps_ = 0;

@@ -12,17 +12,24 @@ class PlateauSchedule {
 public:
     PlateauSchedule(const Options& options, double initial_rate);
 
-    [[nodiscard]] double rate() const { return rate_; }
+    [[nodiscard]] double rate() const { return state_.rate; }
     void evaluated(double loss);
+
+    /// What evaluations have changed.
+    struct State {
+        double rate;
+        int without_improvement = 0;
+        double best = std::numeric_limits<double>::infinity();
+    };
+    [[nodiscard]] const State& state() const { return state_; }
+    void resume(const State& state) { state_ = state; }
 
 private:
     bool constant_;
-    double rate_;
     double factor_;
     double min_rate_;
     int patience_;
-    int without_improvement_ = 0;
-    double best_ = std::numeric_limits<double>::infinity();
+    State state_;
 };
 
 } // namespace lolcats

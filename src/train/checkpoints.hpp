@@ -1,0 +1,60 @@
+#pragma once
+/// When a training writes its state, and how it goes on from it.
+#include "io/trainer_state.hpp"
+#include "lolcats/options.hpp"
+#include "src/comm/mesh.hpp"
+#include "src/interrupt.hpp"
+#include "src/train/metrics_log.hpp"
+#include "src/train/parameters.hpp"
+#include "src/train/progress.hpp"
+
+#include <chrono>
+#include <filesystem>
+
+namespace lolcats {
+
+/// The checkpoints of one training: a block's in stage 1, the whole model's in stage 2. Parts hold blocks of layers, so
+/// that any number of ranks can go on from them.
+class Checkpoints {
+public:
+    struct Place {
+        std::filesystem::path directory;
+        io::TrainingIdentity identity;
+        BlockLayout layout;
+        bool writes; ///< this rank's parameters go to the files; others have the same ones
+    };
+    /// `group`: the ranks of this training, which work in step.
+    Checkpoints(const Options& options, Place place, const Communicator& group, Interrupt& interrupt);
+
+    /// Goes on from the newest checkpoint that is whole; one that is damaged is passed over with a warning. Returns the
+    /// bytes of the log that belong to it, 0 if training starts at the beginning. A checkpoint of another training is
+    /// an Error, as is a state of which nothing is whole. Collective.
+    std::int64_t resume(ParameterSet& parameters, Progress& progress);
+
+    /// Before a step: writes a checkpoint if one is due or the run has to stop. False: stop. `log` is rank 0's. A
+    /// checkpoint that cannot be written is a warning, and an Error where the run has to stop. Collective.
+    bool go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log);
+
+    /// The training is finished, and its result is written: nothing will go on from its checkpoints. Rank 0 only.
+    void remove() const { directory_.remove(); }
+
+private:
+    using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] std::string choose() const;
+    [[nodiscard]] bool is_due(int step) const;
+    void save(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log, bool must);
+    void write_parts(const std::filesystem::path& aside, const ParameterSet& parameters, const Progress& progress,
+                     const MetricsLog* log) const;
+
+    const Options& options_;
+    Place place_;
+    const Communicator& group_;
+    Interrupt& interrupt_;
+    io::CheckpointDirectory directory_;
+    int last_step_ = -1; ///< of the newest checkpoint
+    Clock::time_point last_time_ = Clock::now();
+    double longest_seconds_; ///< that writing one took
+};
+
+} // namespace lolcats
