@@ -57,7 +57,7 @@ ArrayFile::Entry& ArrayFile::add(const std::string& name, const Shape& shape, DT
     if (entries_.contains(place)) fail("{}: {} is written twice", path_.string(), place);
     element_count(shape, path_.string() + ": " + name);
     const auto space = hdf5::make_dataspace(shape);
-    const hdf5::PropertyList creation(hdf5::check(H5Pcreate(H5P_DATASET_CREATE), path_, "set up " + name));
+    const auto creation = hdf5::untimed_dataset(path_);
     const double unwritten = std::numeric_limits<double>::quiet_NaN();
     hdf5::check(H5Pset_fill_value(creation.get(), H5T_NATIVE_DOUBLE, &unwritten), path_, "set up " + name);
     hdf5::Dataset dataset(check_written(
@@ -83,8 +83,8 @@ void ArrayFile::write(const std::string& name, const Shape& shape, const float* 
 
 void ArrayFile::enter_group(const std::string& name) {
     const auto lock = hdf5::lock_library();
-    const hdf5::Group group(check_written(
-        H5Gcreate2(file_.get(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), "create the group " + name));
+    const hdf5::Group group(check_written(H5Gcreate2(file_.get(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                                          "create the group " + name));
     group_ = name + "/";
 }
 

@@ -10,8 +10,8 @@
 
 namespace lolcats::io {
 
-/// Hands `writer` the descriptor of temporary_name(PATH), then syncs that file, renames it to PATH and syncs the directory. If
-/// anything fails the temporary is removed, an older PATH is left as it was, and the Error names PATH.
+/// Hands `writer` the descriptor of temporary_name(PATH), then syncs that file, renames it to PATH and syncs the
+/// directory. If anything fails the temporary is removed, an older PATH is left as it was, and the Error names PATH.
 void write_file_atomically(const std::filesystem::path& path, const std::function<void(int fd)>& writer);
 
 /// The same for content at hand.

@@ -139,6 +139,13 @@ Dataspace make_dataspace(const Shape& shape) {
     return Dataspace(id);
 }
 
+PropertyList untimed_dataset(const std::filesystem::path& path) {
+    const auto lock = lock_library();
+    PropertyList creation(check(H5Pcreate(H5P_DATASET_CREATE), path, "set up a dataset"));
+    check(H5Pset_obj_track_times(creation.get(), false), path, "set up a dataset");
+    return creation;
+}
+
 Datatype make_bfloat16_type() {
     const auto lock = lock_library();
     Datatype type(H5Tcopy(H5T_IEEE_F32LE));

@@ -83,6 +83,9 @@ Shape shape_of(const Dataset& dataset, const std::filesystem::path& path);
 Dataspace select(const Dataset& dataset, const std::filesystem::path& path, const Shape& start, const Shape& count);
 Dataspace make_dataspace(const Shape& shape);
 
+/// How to create a dataset that does not say when it was written: equal content makes equal files.
+PropertyList untimed_dataset(const std::filesystem::path& path);
+
 /// The 16-bit brain floating-point type as HDF5 describes it. HDF5's own conversion *to* this type rounds wrongly:
 /// write with the memory type equal to the file type.
 Datatype make_bfloat16_type();

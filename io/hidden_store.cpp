@@ -55,8 +55,7 @@ hdf5::PropertyList parallel_access(MPI_Comm comm, const path& file) {
 void create_dataset(const hdf5::File& file, const path& name, const char* dataset, hid_t type, const Shape& shape,
                     const Shape& chunk) {
     const std::string action = std::string("create ") + dataset;
-    const hdf5::PropertyList creation(hdf5::check(H5Pcreate(H5P_DATASET_CREATE), name, action));
-    hdf5::check(H5Pset_obj_track_times(creation.get(), false), name, action); // equal stores are equal files
+    const auto creation = hdf5::untimed_dataset(name);
     hdf5::check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), name, action);
     if (!chunk.empty()) {
         const std::vector<hsize_t> extents(chunk.begin(), chunk.end());

@@ -54,8 +54,8 @@ public:
     /// Whether the sequence was stored when the file was opened, or has been by this rank since.
     [[nodiscard]] bool is_done(std::int64_t sequence) const;
 
-    /// Independent. Compares what is stored of a sequence that is done with its checksum. Where they differ its done mark
-    /// is taken back, and the result is false.
+    /// Independent. Compares what is stored of a sequence that is done with its checksum. Where they differ its done
+    /// mark is taken back, and the result is false.
     bool verify(std::int64_t sequence);
 
     /// Independent. states: [T, D]. Converts to the stored type, writes, then the checksum, then the done mark. States

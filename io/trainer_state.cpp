@@ -149,10 +149,10 @@ ProgressNumbers StateReader::numbers() const {
     const auto& [file, handle] = parts_.front();
     const hdf5::Group group(hdf5::check(H5Gopen2(handle.get(), progress_group, H5P_DEFAULT), file, "open /progress"));
     std::set<std::string> names;
-    hdf5::check(H5Literate(group.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note_name, &names), file, "list /progress");
+    hdf5::check(H5Literate(group.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note_name, &names), file,
+                "list /progress");
     ProgressNumbers numbers;
-    for (const auto& name : names)
-        numbers[name] = read_array(file, std::string(progress_group) + "/" + name).at(0);
+    for (const auto& name : names) numbers[name] = read_array(file, std::string(progress_group) + "/" + name).at(0);
     return numbers;
 }
 

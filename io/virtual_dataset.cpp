@@ -32,7 +32,7 @@ std::vector<std::int32_t> layers_of(const std::vector<path>& blocks, const Hidde
 /// Layout that maps block i of the virtual dataset to file i; a file that is not there reads as NaN.
 hdf5::PropertyList virtual_layout(const path& all, const std::vector<path>& blocks, const hdf5::Dataspace& whole,
                                   const HiddenStoreInfo& shape, hid_t type) {
-    hdf5::PropertyList creation(hdf5::check(H5Pcreate(H5P_DATASET_CREATE), all, "set up its layout"));
+    hdf5::PropertyList creation(hdf5::untimed_dataset(all));
     const BFloat16 narrow_nan{0x7fc0};
     const float wide_nan = to_float(narrow_nan);
     const bool narrow = shape.dtype == DType::bf16;
@@ -67,8 +67,9 @@ void write_virtual_file(const path& temporary, const path& all, const std::vecto
         "create the virtual dataset"));
     hdf5::check(states.close(), all, "finish the virtual dataset");
     const auto vector = hdf5::make_dataspace({file_count});
+    const auto untimed = hdf5::untimed_dataset(all);
     hdf5::Dataset numbers(hdf5::check(
-        H5Dcreate2(file.get(), "/layers", H5T_STD_I32LE, vector.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), all,
+        H5Dcreate2(file.get(), "/layers", H5T_STD_I32LE, vector.get(), H5P_DEFAULT, untimed.get(), H5P_DEFAULT), all,
         "create /layers"));
     hdf5::check(H5Dwrite(numbers.get(), H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, layers.data()), all,
                 "write /layers");

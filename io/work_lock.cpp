@@ -161,8 +161,8 @@ void WorkLock::claim(int attempt) {
 }
 
 void WorkLock::write_record(const char* state) {
-    const json record = {{"attempt", attempt_}, {"state", state},        {"program", request_.program},
-                         {"host", host_name()}, {"boot", boot_id()},     {"pid", ::getpid()},
+    const json record = {{"attempt", attempt_}, {"state", state},    {"program", request_.program},
+                         {"host", host_name()}, {"boot", boot_id()}, {"pid", ::getpid()},
                          {"job", job_id()},     {"beat", beats_}};
     std::string text = record.dump();
     text.resize(record_size - 1, ' ');

@@ -53,8 +53,8 @@ public:
         if (mesh_.stage + 1 < mesh_.pipeline_ranks) mesh_.pipeline.send(x.data(), x.size(), mesh_.stage + 1, 0);
     }
 
-    /// Whether the next sequences are to be computed. The first stage decides, and the others hear of it after what they
-    /// were sent before: whatever is under way is finished.
+    /// Whether the next sequences are to be computed. The first stage decides, and the others hear of it after what
+    /// they were sent before: whatever is under way is finished.
     bool go_on(Interrupt& interrupt) {
         float goes_on = interrupt.is_wanted() ? 0 : 1;
         if (mesh_.stage > 0) mesh_.pipeline.receive(&goes_on, 1, mesh_.stage - 1, go_on_tag);

@@ -11,8 +11,8 @@ namespace lolcats {
 
 IdentityBuilder::IdentityBuilder(const Options& options, const RunInput& input, const std::string& tokens_identity,
                                  const std::string& program)
-    : options_(to_json(options)),
-      identity_{input.checkpoint.identity(), tokens_identity, "", run_deck(options, program).dump()} {
+    : options_(to_json(options)), identity_{input.checkpoint.identity(), tokens_identity, "",
+                                            run_deck(options, program).dump()} {
     settings_["program"] = program;
     settings_["sequences"] = input.tokens.sequences();
     with_options({"dtype", "seed", "validation", "shuffle", "batch-size", "steps", "epochs", "lr", "min-lr", "beta1",

@@ -57,9 +57,12 @@ Arithmetic settle_arithmetic(const Options& options, const Communicator& world) 
 
 const char* name_of(Arithmetic arithmetic) {
     switch (arithmetic) {
-    case Arithmetic::exact: return "exact";
-    case Arithmetic::f32: return "f32";
-    case Arithmetic::bf16: return "bf16";
+    case Arithmetic::exact:
+        return "exact";
+    case Arithmetic::f32:
+        return "f32";
+    case Arithmetic::bf16:
+        return "bf16";
     }
     return "unknown";
 }

@@ -124,7 +124,6 @@ public:
     FirstBatch take_first_batch() { return std::move(first_); }
 
 private:
-
     /// Layer losses of a batch, the same on all ranks of the group.
     std::vector<double> pass(const Sequences& batch, bool train) {
         std::vector<double> losses(block_.layers().size(), 0.0);

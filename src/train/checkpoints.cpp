@@ -155,13 +155,15 @@ void Checkpoints::save(const ParameterSet& parameters, const Progress& progress,
     aside = group_.broadcast(aside, 0);
     if (place_.writes && !aside.empty()) attempt([&] { write_parts(aside, parameters, progress, log); });
     bool is_lost = failed();
-    if (!is_lost && leads) attempt([&] {
-        log->sync();
-        directory_.publish(aside, progress.step(), options_.keep_checkpoints);
-    });
+    if (!is_lost && leads)
+        attempt([&] {
+            log->sync();
+            directory_.publish(aside, progress.step(), options_.keep_checkpoints);
+        });
     is_lost = is_lost || failed();
     if (is_lost && leads && !aside.empty()) attempt([&] { io::remove_tree(aside); });
-    if (must && !problem.empty()) fail("{}; the run had to stop, and steps since the last checkpoint are lost", problem);
+    if (must && !problem.empty())
+        fail("{}; the run had to stop, and steps since the last checkpoint are lost", problem);
     if (!problem.empty())
         spdlog::warn("{}: no checkpoint of step {}; training goes on, older ones stay", problem, progress.step());
     if (!is_lost) last_step_ = progress.step();
