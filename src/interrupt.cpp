@@ -28,8 +28,8 @@ void handle(int number, void (*handler)(int)) {
 
 } // namespace
 
-Interrupt::Interrupt(const Options& options, const Communicator& world)
-    : agreement_(world), wall_seconds_(lolcats::wall_seconds(options)) {
+Interrupt::Interrupt(const Options& options, const Communicator& world, int steps_under_way)
+    : agreement_(world), wall_seconds_(lolcats::wall_seconds(options)), steps_under_way_(steps_under_way) {
     for (const int number : {SIGTERM, SIGUSR1}) handle(number, note_signal);
 }
 
@@ -40,7 +40,7 @@ Interrupt::~Interrupt() {
 bool Interrupt::is_time_up() const {
     const double elapsed = std::chrono::duration<double>(Clock::now() - program_start).count();
     // A step may take longer than those before it, and the end of the program takes a moment.
-    return elapsed + 1.25 * longest_step_ + 2 * longest_checkpoint_ + 1 > wall_seconds_;
+    return elapsed + 1.25 * steps_under_way_ * longest_step_ + 2 * longest_checkpoint_ + 1 > wall_seconds_;
 }
 
 bool Interrupt::is_wanted() {

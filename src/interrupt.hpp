@@ -13,8 +13,9 @@ inline constexpr int requeue_status = 85;
 
 class Interrupt {
 public:
-    /// From here on the two signals do not end the process. Collective.
-    Interrupt(const Options& options, const Communicator& world);
+    /// From here on the two signals do not end the process. `steps_under_way`: the steps that are still to be finished
+    /// once a rank has asked. Collective.
+    Interrupt(const Options& options, const Communicator& world, int steps_under_way = 1);
     Interrupt(const Interrupt&) = delete;
     Interrupt& operator=(const Interrupt&) = delete;
     ~Interrupt();
@@ -37,6 +38,7 @@ private:
 
     StopAgreement agreement_;
     double wall_seconds_;
+    int steps_under_way_;
     double longest_step_ = 0;
     double longest_checkpoint_ = 0;
     Clock::time_point last_call_ = Clock::now();

@@ -1,6 +1,5 @@
 #include "src/stages/hidden.hpp"
 
-#include "io/fence.hpp"
 #include "io/file.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
@@ -139,7 +138,6 @@ bool compute(const Options& options, const Communicator& world, TeacherStage& st
              Interrupt& interrupt) {
     std::size_t done = 0;
     for (const auto& sequences : micro_batches(missing, options.micro_batch, 1, 0)) {
-        io::require_current_attempt();
         if (!stage.go_on(interrupt)) return false;
         stage.run(sequences);
         done += sequences.size();
@@ -168,7 +166,7 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     }
     const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
     const Attempt attempt(options, "lolcats_hidden", world);
-    Interrupt interrupt(options, world);
+    Interrupt interrupt(options, world, mesh.pipeline_ranks);
     const std::string identity = tokens_identity(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();

@@ -103,7 +103,10 @@ bool is_finished(const LoraRun& run, const Communicator& world) {
                        ? 1
                        : 0;
     world.max(&finished, 1);
-    if (finished != 0 && world.rank() == 0) spdlog::info("{} is trained already", directory.string());
+    if (finished != 0 && world.rank() == 0) {
+        spdlog::info("{} is trained already", directory.string());
+        remove_checkpoints(directory / "state", run.identity);
+    }
     return finished != 0;
 }
 
@@ -132,7 +135,7 @@ public:
             [&] { return checkpoints_.go_on(stage_.trained(), progress_, log_ ? &*log_ : nullptr); });
         if (!finished) return false;
         write();
-        if (world_.rank() == 0) checkpoints_.remove();
+        if (world_.rank() == 0) checkpoints_.finish();
         return true;
     }
 

@@ -76,14 +76,28 @@ std::filesystem::path block_file(const Options& options, int block, const char* 
     return transfer_directory(options) / fmt::format("block_{:02}{}", block, extension);
 }
 
+std::filesystem::path state_directory(const Options& options, int block) {
+    return transfer_directory(options) / "state" / fmt::format("block_{:02}", block);
+}
+
 /// Whether an earlier run has trained the block. Its gradients were not kept. Collective over the block's ranks.
 bool is_finished(const TransferRun& run, int block, const Communicator& group) {
     std::int64_t finished = 0;
     if (group.rank() == 0 && run.options.dump_gradients.empty())
         finished = is_result(block_file(run.options, block, ".safetensors"), run.identity, run.options) ? 1 : 0;
     group.max(&finished, 1);
-    if (finished != 0 && group.rank() == 0) spdlog::info("block {:2} is trained already", block);
+    if (finished != 0 && group.rank() == 0) {
+        spdlog::info("block {:2} is trained already", block);
+        remove_checkpoints(state_directory(run.options, block), run.identity);
+    }
     return finished != 0;
+}
+
+/// Asked before the weights of a block are loaded, which may take long. Collective over the block's ranks.
+bool has_to_stop(const Communicator& group, Interrupt& interrupt) {
+    std::int64_t wanted = interrupt.is_wanted() ? 1 : 0;
+    group.max(&wanted, 1);
+    return wanted != 0;
 }
 
 /// Training of one block by the ranks of `group`.
@@ -97,9 +111,7 @@ public:
                  input_.layout.layers_of(block), input_.shape(options_.micro_batch),
                  {options_.mse_factor, options_.xent_factor}),
           x_(uninitialized("block_input"), input_.shape(options_.micro_batch).rows(), input_.config.hidden_size),
-          checkpoints_(options_,
-                       {transfer_directory(options_) / "state" / fmt::format("block_{:02}", block), run.identity,
-                        input_.layout, group.rank() == 0},
+          checkpoints_(options_, {state_directory(options_, block), run.identity, input_.layout, group.rank() == 0},
                        group, interrupt) {
         block_.students().initialize(options_.feature_map_init, options_.seed);
         if (!options_.init_feature_maps.empty()) block_.students().load(FeatureMapFiles(options_.init_feature_maps));
@@ -115,7 +127,7 @@ public:
             [&] { return checkpoints_.go_on(block_.parameters(), progress_, log_ ? &*log_ : nullptr); });
         if (finished && group_.rank() == 0) {
             write();
-            checkpoints_.remove();
+            checkpoints_.finish();
         }
         return finished;
     }
@@ -266,6 +278,8 @@ void transfer_attention(const Options& options, const Communicator& world) {
     bool stopped = false;
     for (int block = world.rank() % groups; block < blocks && !stopped; block += groups) {
         if (is_finished(run, block, group)) continue;
+        stopped = has_to_stop(group, interrupt);
+        if (stopped) break;
         BlockTraining training(run, block, group, interrupt);
         stopped = !training.run();
         auto of_block = training.take_first_batch();

@@ -4,6 +4,7 @@
 #include "io/file.hpp"
 #include "lolcats/error.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <map>
@@ -66,6 +67,19 @@ std::vector<std::filesystem::path> lines_of(const std::string& text) {
 
 } // namespace
 
+void remove_checkpoints(const std::filesystem::path& directory, const io::TrainingIdentity& identity) {
+    const io::CheckpointDirectory checkpoints(directory);
+    const auto is_ours = [&](std::int64_t step) {
+        try {
+            return difference(io::StateReader(checkpoints.parts(step)).identity(), identity).empty();
+        } catch (const Error&) {
+            return false; // damaged: the others tell
+        }
+    };
+    const auto steps = checkpoints.steps();
+    if (std::any_of(steps.begin(), steps.end(), is_ours)) checkpoints.remove();
+}
+
 Checkpoints::Checkpoints(const Options& options, Place place, const Communicator& group, Interrupt& interrupt)
     : options_(options), place_(std::move(place)), group_(group), interrupt_(interrupt), directory_(place_.directory),
       longest_seconds_(expected_seconds) {
@@ -124,8 +138,8 @@ bool Checkpoints::is_due(int step) const {
 }
 
 bool Checkpoints::go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log) {
-    io::require_current_attempt();
     const bool leads = group_.rank() == 0;
+    if (leads || place_.writes) io::require_current_attempt();
     std::array<std::int64_t, 2> wishes{interrupt_.is_wanted() ? 1 : 0, leads && is_due(progress.step()) ? 1 : 0};
     group_.max(wishes.data(), wishes.size());
     const bool stops = wishes[0] != 0;
@@ -171,7 +185,16 @@ void Checkpoints::save(const ParameterSet& parameters, const Progress& progress,
     const double seconds = std::chrono::duration<double>(last_time_ - start).count();
     longest_seconds_ = std::max(longest_seconds_, seconds);
     interrupt_.checkpoint_took(seconds);
-    if (leads) spdlog::debug("checkpoint of step {} in {:.3f} s", progress.step(), seconds);
+    all_seconds_ += seconds;
+    ++count_;
+}
+
+void Checkpoints::finish() const {
+    directory_.remove();
+    if (count_ == 0) return;
+    const double total = std::chrono::duration<double>(Clock::now() - start_).count();
+    spdlog::info("{} checkpoints took {:.3g} s each, {:.2g} % of the time", count_, all_seconds_ / count_,
+                 100 * all_seconds_ / total);
 }
 
 void Checkpoints::write_parts(const std::filesystem::path& aside, const ParameterSet& parameters,

@@ -13,6 +13,10 @@
 
 namespace lolcats {
 
+/// Removes the checkpoints in `directory` if they are of this training, whose result is written. A run that was killed
+/// just after that leaves them.
+void remove_checkpoints(const std::filesystem::path& directory, const io::TrainingIdentity& identity);
+
 /// The checkpoints of one training: a block's in stage 1, the whole model's in stage 2. Parts hold blocks of layers, so
 /// that any number of ranks can go on from them.
 class Checkpoints {
@@ -35,8 +39,9 @@ public:
     /// checkpoint that cannot be written is a warning, and an Error where the run has to stop. Collective.
     bool go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log);
 
-    /// The training is finished, and its result is written: nothing will go on from its checkpoints. Rank 0 only.
-    void remove() const { directory_.remove(); }
+    /// The training is finished, and its result is written: nothing will go on from its checkpoints, which are removed.
+    /// Says what they cost. Rank 0 only.
+    void finish() const;
 
 private:
     using Clock = std::chrono::steady_clock;
@@ -55,6 +60,9 @@ private:
     int last_step_ = -1; ///< of the newest checkpoint
     Clock::time_point last_time_ = Clock::now();
     double longest_seconds_; ///< that writing one took
+    double all_seconds_ = 0;
+    int count_ = 0;
+    Clock::time_point start_ = Clock::now();
 };
 
 } // namespace lolcats
