@@ -86,6 +86,18 @@ std::string reserve(const path& file) {
                        free_space_hint(file));
 }
 
+/// Says so if the file system has no room for a new store. HDF5 cannot close a file whose first flush found none.
+std::string find_shortage(const path& file, const HiddenStoreInfo& info) {
+    std::error_code error;
+    const auto space = std::filesystem::space(file.parent_path(), error);
+    const auto states = static_cast<std::uintmax_t>(info.length * info.width) * size_of(info.dtype);
+    constexpr std::uintmax_t of_file = 16384, of_sequence = 64; // what HDF5 says about them, and the marks
+    const auto bytes = of_file + static_cast<std::uintmax_t>(info.sequences) * (states + of_sequence);
+    if (error || space.available >= bytes) return {};
+    return fmt::format("no room for the {} bytes of the hidden states: {}{}", bytes, std::strerror(ENOSPC),
+                       free_space_hint(file));
+}
+
 /// Rank 0's text on every rank.
 std::string share_text(std::string text, MPI_Comm comm, const path& file) {
     auto size = static_cast<int>(text.size());
@@ -162,7 +174,10 @@ void HiddenStoreWriter::abandon() noexcept {
 void HiddenStoreWriter::create() {
     // A new file, not the old one overwritten: an older attempt may still have that open.
     if (rank_of(comm_, path_) == 0) remove_tree(path_);
-    check_mpi(MPI_Barrier(comm_), path_, "wait");
+    const std::string shortage =
+        share_text(rank_of(comm_, path_) == 0 ? find_shortage(path_, info_) : "", comm_, path_);
+    if (!shortage.empty())
+        fail("{}: {}; free space or store the states elsewhere, then {}", path_.string(), shortage, rerun);
     const auto access = parallel_access(comm_, path_);
     file_ = hdf5::File(H5Fcreate(path_.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()));
     if (!file_) {

@@ -54,10 +54,12 @@ class BadInput(support.TestCase):
         return given
 
     def outputs(self):
-        """What a later stage could take as whole; logs and what an attempt left under another name are not."""
+        """What a later stage could take as whole; logs, the record of attempts and what an attempt left under another
+        name are not."""
         found = {}
         for path in sorted(self.work.rglob("*")):
-            if path.is_file() and path.suffix in (".safetensors", ".h5", ".json") and path.parent.name != "hidden":
+            if path.is_file() and path.suffix in (".safetensors", ".h5", ".json") and \
+                    path.parent.name not in ("hidden", "attempts"):
                 found[path] = path.read_bytes()
         return found
 
