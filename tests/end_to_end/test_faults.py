@@ -148,7 +148,8 @@ class DiskFull(SmallDisk):
                 self.fails("block", "block_0", "lolcats_hidden", steps=1)
                 self.succeeds("hidden", ranks)
                 self.succeeds("block", steps=1)
-                shutil.rmtree(self.work / "hidden")
+                for place in ("hidden", "transfer"):
+                    shutil.rmtree(self.work / place)
 
     def test_stage_1(self):
         self.mount_work(kilobytes=1000)
