@@ -72,13 +72,13 @@ struct Options {
     bool train_feature_maps = false; ///< LoRA stage also trains the feature maps and mixing factors
 
     // Restart
-    int checkpoint_every = 10;  ///< optimiser steps between checkpoints; 0: only when told to stop
-    int keep_checkpoints = 2;   ///< newest checkpoints that are kept
-    std::string wall_time;      ///< time after which the run stops by itself, "SECONDS" or "HH:MM:SS"; empty: none
-    bool fresh = false;         ///< ignore what earlier runs finished or left
-    bool verify = false;        ///< stage 0 checks stored sequences and computes damaged ones again
-    bool take_over = false;     ///< the work directory's last attempt is known to be dead
-    double stale_after = 30;    ///< seconds without a sign of life after which an attempt counts as dead
+    int checkpoint_every = 10; ///< optimiser steps between checkpoints; 0: only when told to stop
+    int keep_checkpoints = 2;  ///< newest checkpoints that are kept
+    std::string wall_time;     ///< time after which the run stops by itself, "SECONDS" or "HH:MM:SS"; empty: none
+    bool fresh = false;        ///< ignore what earlier runs finished or left
+    bool verify = false;       ///< stage 0 checks stored sequences and computes damaged ones again
+    bool take_over = false;    ///< the work directory's last attempt is known to be dead
+    double stale_after = 30;   ///< seconds without a sign of life after which an attempt counts as dead
 
     // Machine
     int pipeline_ranks = 0; ///< ranks the layers are spread over; 0: as many as divide the ranks and have a block

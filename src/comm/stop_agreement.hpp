@@ -13,8 +13,8 @@ public:
     /// Collective.
     explicit StopAgreement(const Communicator& world);
 
-    /// Tells whether all ranks are to stop; at once, so possibly from an older round. A wish is to be repeated until it is
-    /// granted: the round under way does not hold it.
+    /// Tells whether all ranks are to stop; at once, so possibly from an older round. A wish is to be repeated until it
+    /// is granted: the round under way does not hold it.
     bool poll(bool wants_stop);
     /// For a rank that works no more, be it done or stopping. Waits until that is so for all of them, or until they
     /// agree to stop. Returns whether any rank wanted to stop. Collective.

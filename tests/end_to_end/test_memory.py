@@ -32,8 +32,9 @@ class Memory(support.TestCase):
         model = Path(SHARED.name) / f"{layers}_{sequences}"
         if not model.exists():
             support.make_miniature(model, layers=layers, sequences=sequences, **SIZES)
-        settings = {"model": model, "tokens": model / "tokens.h5", "work": self.path(f"work{layers}_{block_layers}_{sequences}"),
-                    "block_layers": block_layers, "window": 8, "gemm": "f32", "batch_size": 4, "feature_dim": 8}
+        settings = {"model": model, "tokens": model / "tokens.h5", "block_layers": block_layers, "window": 8,
+                    "work": self.path(f"work{layers}_{block_layers}_{sequences}"), "gemm": "f32", "batch_size": 4,
+                    "feature_dim": 8}
         if block_layers < layers:
             support.run("hidden", threads=1, **settings)
         return support.peak_memory("block", steps=2, **settings)

@@ -2,8 +2,8 @@
 """Runs that are killed, stopped or started twice, and what goes on from them.
 
 A run that was killed or stopped and started again must end with the files of one that was never disturbed, byte for
-byte on the same number of ranks. LOLCATS_KILLS sets how many kills at random moments are tried (default 6), LOLCATS_SEED
-which.
+byte on the same number of ranks. LOLCATS_KILLS sets how many kills at random moments are tried (default 6) and
+LOLCATS_SEED which.
 """
 
 import json
@@ -462,7 +462,7 @@ class Faults(Restart):
         self.fails("hidden", "--verify", "--fresh", verify=True, fresh=True)
 
     def test_full_disk(self):
-        """A checkpoint that finds no room is a warning, and older ones stay; told to stop, the run says what is lost."""
+        """A checkpoint that finds no room is a warning and older ones stay; a run told to stop says what is lost."""
         self.work.mkdir()
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4000k", "lolcats-test", str(self.work)],
                                  capture_output=True, text=True, check=False)
