@@ -102,6 +102,36 @@ def make_corpus(path, **options):
     return Path(path)
 
 
+# --- Processes ----------------------------------------------------------------------------------------------------
+
+def descendants(pid):
+    """Process ids of all that a process has started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            children = (task / "children").read_text(encoding="ascii").split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for child in map(int, children):
+            found += [child, *descendants(child)]
+    return found
+
+
+def send(signal_number, *pids):
+    for pid in pids:
+        try:
+            os.kill(pid, signal_number)
+        except ProcessLookupError:
+            pass
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 # --- Reading and writing files ------------------------------------------------------------------------------------
 
 def write_tokens(path, tokens, labels=None):

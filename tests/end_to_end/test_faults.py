@@ -11,7 +11,6 @@ import signal
 import subprocess
 import time
 import unittest
-from pathlib import Path
 
 import numpy as np
 
@@ -241,14 +240,14 @@ class Killed(Fault):
 
     def kill_one(self, process):
         """Kills a rank and checks that all of them end, in seconds and not with status 0."""
-        ranks = children(process.pid)
+        ranks = support.descendants(process.pid)
         self.assertEqual(len(ranks), 4)
         start = time.monotonic()
         os.kill(ranks[2], signal.SIGKILL)
         status = process.wait(timeout=30)
         self.assertLess(time.monotonic() - start, 15)
         self.assertNotEqual(status, 0)
-        while any(map(is_running, ranks)):
+        while any(map(support.is_running, ranks)):
             self.assertLess(time.monotonic() - start, 15, "a rank goes on")
             time.sleep(0.05)
 
@@ -285,17 +284,6 @@ class Killed(Fault):
         for name, content in there.items():
             self.assertEqual(self.results("transfer")[name], content, name)
         self.succeeds("lora", steps=1)
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 if __name__ == "__main__":

@@ -41,33 +41,6 @@ def tearDownModule():
     SHARED.cleanup()
 
 
-def descendants(pid):
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            children = (task / "children").read_text(encoding="ascii").split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for child in map(int, children):
-            found += [child, *descendants(child)]
-    return found
-
-
-def send(signal_number, *pids):
-    for pid in pids:
-        try:
-            os.kill(pid, signal_number)
-        except ProcessLookupError:
-            pass
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 class Restart(support.TestCase):
     """The three stages on the miniature in WORK."""
 
@@ -121,16 +94,16 @@ class Restart(support.TestCase):
 
     def kill(self, process, victims, program="block"):
         """SIGKILL to these; returns when every process of the run has gone."""
-        family = [process.pid, *descendants(process.pid)]
-        send(signal.SIGKILL, *victims)
+        family = [process.pid, *support.descendants(process.pid)]
+        support.send(signal.SIGKILL, *victims)
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:  # mpirun does not notice a rank that dies in MPI_Init
             self.assertNotIn(" rank", self.log(program), "the program has begun, and its other ranks go on")
-            send(signal.SIGKILL, *family)
+            support.send(signal.SIGKILL, *family)
             process.wait()
         deadline = time.monotonic() + 15
-        while any(map(is_running, family[1:])):
+        while any(map(support.is_running, family[1:])):
             self.assertLess(time.monotonic(), deadline, "a rank goes on")
             time.sleep(0.01)
 
@@ -142,7 +115,7 @@ class Restart(support.TestCase):
         """Stops the stage by a signal once it has a checkpoint in `place`; it must end with status 85."""
         process = self.start(program, ranks, **changes)
         self.wait_until(lambda: self.checkpoints(place), process, program)
-        send(stop, process.pid)
+        support.send(stop, process.pid)
         self.assertEqual(process.wait(timeout=60), REQUEUE, self.log(program)[-2000:])
 
     def results(self, work=None):
@@ -186,7 +159,7 @@ class Kills(Restart):
             self.assertEqual(status, 0, self.log(program)[-2000:])
             return False
         except subprocess.TimeoutExpired:
-            family = descendants(process.pid)
+            family = support.descendants(process.pid)
             self.kill(process, [process.pid, *family] if not family or chance.random() < 0.7 else
                       [chance.choice(family)], program)
             return process.returncode != 0
@@ -227,7 +200,7 @@ class Signals(Restart):
         for ranks in (0, 4):
             process = self.start("hidden", ranks)
             self.wait_until(lambda: "hidden states of 64 of" in self.log("hidden"), process, "hidden")
-            send(signal.SIGUSR1, process.pid)
+            support.send(signal.SIGUSR1, process.pid)
             self.assertEqual(process.wait(timeout=60), REQUEUE, self.log("hidden")[-2000:])
             self.assertFalse((self.work / "hidden" / "all.h5").exists())
             with h5py.File(self.work / "hidden" / "block_01.h5") as file:
@@ -254,7 +227,7 @@ class Signals(Restart):
         self.succeeds("hidden")
         process = self.start("block", 3, steps=400)
         self.wait_until(lambda: len(self.checkpoints("transfer")) >= 3, process, "block")
-        send(signal.SIGTERM, descendants(process.pid)[1])
+        support.send(signal.SIGTERM, support.descendants(process.pid)[1])
         self.assertEqual(process.wait(timeout=60), REQUEUE, self.log("block")[-2000:])
         self.assertEqual(list((self.work / "transfer").glob("*.safetensors")), [])
 
@@ -288,7 +261,7 @@ class Elastic(Restart):
         there = set(self.checkpoints(place))
         process = self.start(program, 2, **changes)
         self.wait_until(lambda: set(self.checkpoints(place)) - there, process, program)
-        send(signal.SIGUSR1, process.pid)
+        support.send(signal.SIGUSR1, process.pid)
         self.assertEqual(process.wait(timeout=60), REQUEUE, self.log(program)[-2000:])
         self.succeeds(program, 14, **changes)
         self.assert_tidy()
@@ -344,14 +317,14 @@ class Locks(Restart):
             shutil.rmtree(self.work / "transfer", ignore_errors=True)
             process = self.start("block", ranks, steps=40)
             self.wait_until(lambda: self.checkpoints("transfer"), process, "block")
-            stopped = descendants(process.pid) or [process.pid]
-            send(signal.SIGSTOP, *stopped)
+            stopped = support.descendants(process.pid) or [process.pid]
+            support.send(signal.SIGSTOP, *stopped)
             if not take_over:  # its heart has stood still
                 self.succeeds("block", steps=40, stale_after=3)
             else:
                 self.succeeds("block", steps=40, take_over=True)
             before = self.snapshot()
-            send(signal.SIGCONT, *stopped)
+            support.send(signal.SIGCONT, *stopped)
             status = process.wait(timeout=60)
             self.assertNotIn(status, (0, REQUEUE))
             self.assertIn("taken over", self.log("block"))
@@ -473,24 +446,24 @@ class Faults(Restart):
         for ranks, told in ((0, False), (2, False), (0, True)):
             process = self.start("block", ranks, steps=100000)
             self.wait_until(lambda: self.checkpoints("transfer"), process, "block")
-            send(signal.SIGSTOP, *(descendants(process.pid) or [process.pid]))
+            support.send(signal.SIGSTOP, *(support.descendants(process.pid) or [process.pid]))
             free = os.statvfs(self.work)
             ballast = self.work / "ballast"
             ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 64 * 1024)))
-            send(signal.SIGCONT, *(descendants(process.pid) or [process.pid]))
+            support.send(signal.SIGCONT, *(support.descendants(process.pid) or [process.pid]))
             self.wait_until(lambda: "no checkpoint of step" in self.log("block"), process, "block")
             there = self.checkpoints("transfer")
             self.assertTrue(there)
             if told:
-                send(signal.SIGUSR1, process.pid)
+                support.send(signal.SIGUSR1, process.pid)
                 self.assertEqual(process.wait(timeout=60), 1)
                 self.assertIn("No space left", [line for line in self.log("block").splitlines() if "error" in line][0])
             else:
-                self.kill(process, [process.pid, *descendants(process.pid)])
+                self.kill(process, [process.pid, *support.descendants(process.pid)])
             ballast.unlink()
             process = self.start("block", ranks, steps=100000)
             self.wait_until(lambda: "going on from" in self.log("block"), process, "block")
-            self.kill(process, [process.pid, *descendants(process.pid)])
+            self.kill(process, [process.pid, *support.descendants(process.pid)])
 
 
 if __name__ == "__main__":
