@@ -61,16 +61,27 @@ std::string job_id() {
     return "none";
 }
 
+/// How often Slurm has started this job again.
+int restart_count() {
+    const char* value = std::getenv("SLURM_RESTART_COUNT");
+    return value != nullptr ? std::atoi(value) : 0;
+}
+
 std::string read_record(const path& file) {
     std::error_code error;
     return std::filesystem::exists(file, error) ? read_file(file) : "";
+}
+
+/// Whether the attempt is an earlier start of this very job: Slurm has given it up, even if its processes do not know.
+bool is_given_up(const json& record) {
+    return record.value("job", "none") == job_id() && record.value("restart", 0) < restart_count();
 }
 
 /// Whether the record and the lock say that its process is no more. A record half-written is a living one's.
 bool is_over(const path& file, const std::string& record) {
     const json content = json::parse(record, nullptr, false);
     if (!content.is_object()) return false;
-    if (content.value("state", "") != "running") return true;
+    if (content.value("state", "") != "running" || is_given_up(content)) return true;
     if (content.value("boot", "") != boot_id() || boot_id().empty()) return false;
     const int fd = ::open(file.c_str(), O_RDWR | O_CLOEXEC);
     if (fd < 0) return errno == ENOENT;
@@ -161,9 +172,15 @@ void WorkLock::claim(int attempt) {
 }
 
 void WorkLock::write_record(const char* state) {
-    const json record = {{"attempt", attempt_}, {"state", state},    {"program", request_.program},
-                         {"host", host_name()}, {"boot", boot_id()}, {"pid", ::getpid()},
-                         {"job", job_id()},     {"beat", beats_}};
+    const json record = {{"attempt", attempt_},
+                         {"state", state},
+                         {"program", request_.program},
+                         {"host", host_name()},
+                         {"boot", boot_id()},
+                         {"pid", ::getpid()},
+                         {"job", job_id()},
+                         {"restart", restart_count()},
+                         {"beat", beats_}};
     std::string text = record.dump();
     text.resize(record_size - 1, ' ');
     text += '\n';

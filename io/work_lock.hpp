@@ -3,8 +3,9 @@
 ///
 /// Each attempt makes WORK/attempts/NNNNNN.json, exclusively, with a number one above the last: a line of JSON with
 /// its program, host, process, job and a beat that counts on every second. An attempt is over when its file says so,
-/// when the lock on it (flock) is free on the same machine, or when its beat has stood still for the time given: that
-/// works where locks do not reach other machines, and needs no agreement of clocks.
+/// when the lock on it (flock) is free on the same machine, when Slurm has started the same job again, or when its beat
+/// has stood still for the time given: that works where locks do not reach other machines, and needs no agreement of
+/// clocks.
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>

@@ -71,6 +71,7 @@ std::vector<Setting> settings_of(Options& o) {
         {"init-adapter", &o.init_adapter, files, "adapter that LoRA training starts from"},
         {"dump-gradients", &o.dump_gradients, files, "HDF5 file for the gradients of the first batch's loss"},
         {"save-logits", &o.save_logits, files, "HDF5 file for /logits [n,T,V]"},
+        {"done-file", &o.done_file, files, "written at the very end, if all went well and nothing is left to do"},
 
         {"block-layers",
          &o.block_layers,
@@ -164,6 +165,7 @@ std::vector<Setting> settings_of(Options& o) {
          {},
          any_count},
 
+        {"plan-check", &o.plan_check, plan, "count --tokens, and fail where memory or the disk of --work will not do"},
         {"plan-tokens", &o.plan_tokens, plan, "training tokens", {}, positive},
         {"plan-length", &o.plan_length, plan, "tokens in a sequence, T", {}, any_size},
         {"plan-ranks", &o.plan_ranks, plan, "ranks of the run; 0: one a block", {}, any_count},

@@ -1,5 +1,6 @@
 #include "lolcats/program.hpp"
 
+#include "io/file.hpp"
 #include "lolcats/error.hpp"
 #include "src/comm/communicator.hpp"
 #include "src/comm/error_latch.hpp"
@@ -186,6 +187,10 @@ void start_stage(const Options& options, const std::string& name, const Communic
                    world.size() > 1 ? "s" : "", to_table(options));
     }
     stage(options, world);
+    if (!options.done_file.empty() && exit_status() == 0) {
+        world.barrier();
+        if (world.rank() == 0) io::write_file_atomically(options.done_file, name + "\n");
+    }
 }
 
 } // namespace
@@ -230,8 +235,8 @@ nlohmann::ordered_json run_deck(const Options& options, const std::string& progr
     deck["options"] = to_json(options);
     // Where results go and how a run got to its end is no part of what they are: equal runs write equal files, whatever
     // their directory, and however often they were stopped.
-    for (const char* name : {"work", "dump-gradients", "save-logits", "checkpoint-every", "keep-checkpoints",
-                             "wall-time", "fresh", "verify", "take-over", "stale-after"})
+    for (const char* name : {"work", "dump-gradients", "save-logits", "done-file", "checkpoint-every",
+                             "keep-checkpoints", "wall-time", "fresh", "verify", "take-over", "stale-after"})
         deck["options"].erase(name);
     return deck;
 }

@@ -22,6 +22,7 @@ struct Options {
     std::string init_adapter;      ///< adapter that LoRA training starts from
     std::string dump_gradients;    ///< HDF5 file for the gradients of the first batch's loss
     std::string save_logits;       ///< HDF5 file for /logits [n,T,V]
+    std::string done_file;         ///< file written once all is done; a launcher's status can say so wrongly
 
     // Method
     int block_layers = 0;                     ///< k, decoder layers in a block; 0: all of them (joint)
@@ -84,6 +85,7 @@ struct Options {
     int pipeline_ranks = 0; ///< ranks the layers are spread over; 0: as many as divide the ranks and have a block
 
     // lolcats_plan
+    bool plan_check = false;      ///< count the tokens, and fail where memory or disk will not do
     double plan_tokens = 20e6;    ///< training tokens
     int plan_length = 1024;       ///< tokens in a sequence, T
     int plan_ranks = 0;           ///< 0: one a block

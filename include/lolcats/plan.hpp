@@ -53,6 +53,13 @@ struct Plan {
 /// Throws Error if the settings cannot describe a run of this model.
 Plan make_plan(const ModelConfig& model, const Options& options);
 
+/// Sets options.plan_tokens and plan_length to what the token store holds. Throws Error where it cannot be read.
+void measure_tokens(const ModelConfig& model, Options& options);
+
+/// Throws Error unless a rank's memory holds its part of every stage, and the file system of options.work the hidden
+/// states beside what is stored there already.
+void check_plan(const Plan& plan, const Options& options);
+
 /// The plan as an aligned text table.
 std::string to_text(const Plan& plan);
 

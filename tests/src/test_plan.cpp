@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <cmath>
 #include <filesystem>
 
 namespace lolcats {
@@ -136,6 +137,46 @@ TEST(PlanTest, ImpossibleRunsAreRefused) {
     options.plan_ranks = 4;
     options.pipeline_ranks = 3;
     EXPECT_THROW(make_plan(model("llama-3.1-8b"), options), Error);
+}
+
+/// Message of the refusal, or nothing.
+std::string refusal(const ModelConfig& model, const Options& options) {
+    try {
+        check_plan(make_plan(model, options), options);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(PlanTest, TheCheckRefusesTooLittleMemoryAndTooLittleDisk) {
+    Options options = options_405b(9);
+    options.plan_tokens = 1e6;
+    options.work = (std::filesystem::temp_directory_path() / "not" / "there" / "yet").string();
+    options.plan_memory = 60e9;
+    EXPECT_NE(refusal(model("llama-3.1-405b"), options).find("a rank needs"), std::string::npos);
+    options.plan_memory = 80e9;
+    options.plan_tokens = 1e12; // 426 PB of hidden states
+    const std::string disk = refusal(model("llama-3.1-405b"), options);
+    EXPECT_NE(disk.find("hidden states need 4.25984e+08 GB"), std::string::npos) << disk;
+    options.block_layers = 126; // joint: nothing is stored
+    options.plan_memory = 1e13;
+    EXPECT_EQ(refusal(model("llama-3.1-405b"), options), "");
+}
+
+TEST(PlanTest, TheCheckCountsTheTokensOfTheStore) {
+    Options options;
+    options.tokens =
+        (std::filesystem::path(__FILE__).parent_path().parent_path() / "data" / "golden" / "tokens_T96.h5").string();
+    measure_tokens(model("llama-3.1-8b"), options);
+    EXPECT_EQ(options.plan_length, 96);
+    EXPECT_EQ(std::fmod(options.plan_tokens, 96), 0);
+    EXPECT_GT(options.plan_tokens, 0);
+    options.sequences = 1;
+    measure_tokens(model("llama-3.1-8b"), options);
+    EXPECT_EQ(options.plan_tokens, 96);
+    options.tokens.clear();
+    EXPECT_THROW(measure_tokens(model("llama-3.1-8b"), options), Error);
 }
 
 TEST(PlanTest, TextAndJsonShowTheSameFigures) {

@@ -41,6 +41,12 @@ grep -q "^ran on $ranks ranks\$" out || complain "a good run did not run on $ran
 [[ $(wc -l <out) == 1 ]] || complain "stdout holds more than the result"
 [[ $(grep -c 'block-layers' err) == 1 ]] || complain "the resolved settings are not printed once"
 
+run none --done-file=done
+[[ $(cat done) == failing_program ]] || complain "a good run does not write its done file"
+run one --done-file=not_done
+expect_error 'file.h5: broken: mend it'
+[[ ! -e not_done ]] || complain "a run that failed wrote its done file"
+
 run all
 expect_error 'file.h5: broken: mend it'
 run one

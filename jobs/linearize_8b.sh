@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Llama 3.1 8B: all 32 layers trained together, the 8 sequences of a step spread over one node of 8 GPUs.
+# The whole conversion, from the repository's root:
+#   sbatch jobs/linearize_8b.sh
+# This short job checks the plan and submits the stages as jobs that follow one another: see docs/cluster.md.
+#SBATCH --job-name=linearize_8b
+#SBATCH --dependency=singleton
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --time=00:15:00
+#SBATCH --output=%x-%j.log
+set -euo pipefail
+# shellcheck source=jobs/common.sh
+source "${LOLCATS_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}/jobs/common.sh"
+
+conversion=linearize_8b
+load_site
+model=$site_models/Llama-3.1-8B
+tokens=$site_data/alpaca_1024.h5
+evaluation_tokens=$site_data/alpaca_validation_1024.h5
+stage_ranks=([hidden]=1 [block]=8 [lora]=8 [eval]=8)
+
+model_options=(--block-layers 0 --window 64 --attention terrace --feature-map hedgehog --dtype bf16)
+training_options=(--epochs 2 --batch-size 8 --validation 32 --clip 1 --schedule plateau --plateau-factor 0.1
+    --plateau-patience 10 --min-lr 1e-5 --eval-every 100)
+block_options=("${training_options[@]}" --lr 1e-2 --mse-factor 1000 --xent-factor 0)
+lora_options=("${training_options[@]}" --lr 1e-4 --lora-rank 8 --lora-alpha 16 --lora-dropout 0)
+linearize "$@"

@@ -1,0 +1,356 @@
+#!/usr/bin/env python3
+"""jobs/linearize_405b.sh under a real Slurm: a model of 126 layers converted by one sbatch, undisturbed and disturbed.
+
+Only the site file and the data differ from a run of the large model. Whatever happens to the jobs, the converted model
+has to be the one that the programs give without Slurm, byte for byte. LOLCATS_SLOW_TESTS=1 runs all tests; without it
+only the two that show the most.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import support
+
+sys.path.insert(0, str(support.ROOT / "tests" / "slurm"))
+import cluster as slurm  # pylint: disable=wrong-import-position
+
+BLOCKS, RANKS = 14, 14
+STAGES = ("hidden", "block", "lora", "eval")
+SITE = """
+site_gpus_per_node=0
+site_ranks_per_node=7
+site_cpus_per_rank=1
+site_time=00:30:00
+site_warning_seconds=60
+site_bin={bin}
+site_python={python}
+# Which arithmetic is faster differs from run to run. The default is a checkpoint every tenth step, and there are fewer.
+site_program_options=(--gemm f32 --checkpoint-every 1)
+"""
+# The settings of stages 1 and 2, from the method's tables for 405B.
+TRAINING = {"epochs": 1, "batch_size": 64, "validation": 32, "clip": 1, "schedule": "plateau", "plateau_factor": 0.1,
+            "plateau_patience": 10, "min_lr": 1e-5, "eval_every": 100}
+TRANSFER = TRAINING | {"lr": 1e-2, "mse_factor": 1000, "xent_factor": 1}
+LOW_RANK = TRAINING | {"lr": 1e-4, "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.5}
+FAILURES = {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+SLOW = bool(os.environ.get("LOLCATS_SLOW_TESTS"))
+SEQUENCES = 352 if SLOW else 192  # 5 or 3 optimiser steps
+slow = unittest.skipUnless(SLOW, "LOLCATS_SLOW_TESTS is not set")
+
+
+def setUpModule():
+    """Makes model and tokens, and converts it without Slurm: what every test compares with."""
+    global SHARED, HOME
+    reason = slurm.reason_to_skip()
+    if reason:
+        raise unittest.SkipTest(reason)
+    SHARED = tempfile.TemporaryDirectory(prefix="lolcats-slurm-data-", dir="/dev/shm")
+    HOME = Path(SHARED.name)
+    support.make_miniature(HOME / "model", shards=5, hidden=16, heads=1, intermediate=24, vocab=64, length=136,
+                           sequences=SEQUENCES)
+    tokens = support.read_hdf5(HOME / "model" / "tokens.h5")["tokens"]
+    support.write_tokens(HOME / "evaluation.h5", tokens[::16])
+    (HOME / "site.sh").write_text(SITE.format(bin=support.BIN, python=sys.executable))
+    convert_without_slurm(HOME / "expected")
+
+
+def tearDownModule():
+    SHARED.cleanup()
+
+
+def convert_without_slurm(work):
+    work.mkdir()
+    shared = {"model": HOME / "model", "block_layers": 9, "window": 64, "attention": "terrace",
+              "feature_map": "hedgehog", "dtype": "bf16", "gemm": "f32"}
+
+    def run(name, **options):
+        return support.run(name, RANKS, threads=1, cwd=work, **(shared | options))
+
+    training = {"tokens": HOME / "model" / "tokens.h5", "work": work}
+    run("hidden", **training)
+    run("block", **training, **TRANSFER)
+    run("lora", **training, **LOW_RANK)
+    scored = {"tokens": HOME / "evaluation.h5"}
+    (work / "teacher.json").write_text(run("eval", **scored | {"attention": "teacher"}))
+    (work / "evaluation.json").write_text(run("eval", **scored, feature_maps="transfer", adapter="lora"))
+
+
+class Conversion(support.TestCase):
+    """A cluster for each test, and what it takes to submit to it, disturb it and wait."""
+
+    NODES = 2
+
+    def setUp(self):
+        super().setUp()
+        self.work = self.path("work")
+        self.cluster = slurm.Cluster(self.NODES).__enter__()
+        self.addCleanup(self.cluster.down)
+
+    def submit(self, script="linearize_405b", **variables):
+        """sbatch jobs/SCRIPT.sh; returns the id of the job that submits the stages."""
+        variables = {"LOLCATS_SITE": str(HOME / "site.sh"), "LOLCATS_MODEL": str(HOME / "model"),
+                     "LOLCATS_TOKENS": str(HOME / "model" / "tokens.h5"), "LOLCATS_WORK": str(self.work),
+                     "LOLCATS_EVALUATION_TOKENS": str(HOME / "evaluation.h5")} | variables
+        return self.cluster.command("sbatch", "--parsable", f"--output={self.directory}/%x-%j.log",
+                                    f"jobs/{script}.sh", cwd=support.ROOT, **variables).strip()
+
+    def jobs(self):
+        """(id, name, state, reason) of all jobs, the oldest first."""
+        text = self.cluster.command("squeue", "--noheader", "--states=all", "--sort=i", "--format=%A %j %T %r",
+                                    check=False)
+        return [tuple(line.split(maxsplit=3)) for line in text.splitlines()]
+
+    def job(self, stage, script="linearize_405b"):
+        """Id of the newest job of a stage, once there is one."""
+        def newest():
+            self.fail_if_any(FAILURES)
+            return [job[0] for job in self.jobs() if job[1] == f"{script}.{stage}"][-1:]
+
+        return slurm.wait_for(newest, 60, f"a job for {stage}")[0]
+
+    def states(self):
+        return {job[0]: job[2] for job in self.jobs()}
+
+    def fail_if_any(self, states):
+        for number, name, state, _ in self.jobs():
+            if state in states:
+                self.fail(f"job {number}, {name}, is {state}\n{self.logs()[-4000:]}")
+
+    def hurry(self):
+        """A requeued job may only begin two minutes later; here it may as soon as its first start is cleared away."""
+        for number, _, state, reason in self.jobs():
+            if state == "PENDING" and reason == "BeginTime" and self.cluster.is_cleared(number):
+                self.cluster.command("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
+
+    def wait(self, jobs, states, seconds=300):
+        """Until these jobs are all in one of the states; a job that failed ends the test with its log."""
+        def reached():
+            self.hurry()
+            self.fail_if_any(FAILURES - set(states))
+            now = self.states()
+            return all(now.get(number) in states for number in jobs)
+
+        slurm.wait_for(reached, seconds, f"jobs {jobs} to be {states}; they are {self.jobs()}\n{self.logs()[-2000:]}")
+
+    def wait_for_chain(self, seconds=300, script="linearize_405b"):
+        """Until all stages are done; returns the ids of their jobs."""
+        numbers = [self.job(stage, script) for stage in STAGES]
+        self.wait(numbers, {"COMPLETED"}, seconds)
+        return numbers
+
+    def entry_log(self, number):
+        """What the job that submits the stages wrote."""
+        return (self.directory / f"linearize_405b-{number}.log").read_text()
+
+    def logs(self):
+        paths = [*self.directory.glob("*.log"), *(self.work / "logs").glob("*.log")]
+        return "".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(paths))
+
+    def log(self, stage):
+        return self.work / "logs" / f"linearize_405b.{stage}-{self.job(stage)}.log"
+
+    def wait_until_halfway(self, stage):
+        """Until the stage's job has done part of its work, and not all."""
+        signs = {"hidden": (lambda: self.log("hidden"), "hidden states of 64 of"),
+                 "block": (lambda: self.work / "transfer" / "block_00.jsonl", "grad_norm"),
+                 "lora": (lambda: self.work / "lora" / "lora.jsonl", "grad_norm")}
+        path, sign = signs[stage]
+
+        def is_halfway():
+            if path().exists() and sign in path().read_text():
+                return True
+            self.hurry()
+            self.fail_if_any(FAILURES)
+            return False
+
+        slurm.wait_for(is_halfway, 200, f"{stage} to be halfway")
+        self.assertEqual(self.states()[self.job(stage)], "RUNNING", f"{stage} was over too soon to be disturbed")
+
+    def restarts(self, stage):
+        text = self.cluster.command("scontrol", "show", "job", self.job(stage))
+        return int(re.search(r"Restarts=(\d+)", text).group(1))
+
+    def assert_converted(self):
+        """The model and its scores are those of the run without Slurm."""
+        names = [f"transfer/block_{block:02}.safetensors" for block in range(BLOCKS)]
+        names += ["lora/adapter_config.json", "lora/adapter_model.safetensors", "teacher.json", "evaluation.json"]
+        self.assertEqual(sorted(path.name for path in (self.work / "transfer").glob("*.safetensors")),
+                         [Path(name).name for name in names[:BLOCKS]])
+        for name in names:
+            self.assertEqual((self.work / name).read_bytes(), (HOME / "expected" / name).read_bytes(), name)
+        for block in range(1, BLOCKS):
+            self.assert_same_numbers(support.read_hidden(self.work, block),
+                                     support.read_hidden(HOME / "expected", block), f"hidden states of {block}")
+        scores = json.loads((self.work / "evaluation.json").read_text())
+        self.assertGreater(scores["perplexity"], 1)
+
+
+class Undisturbed(Conversion):
+    def test_one_sbatch_converts_the_model(self):
+        first = self.submit()
+        again = self.submit()  # at the same moment: it finds the chain, and leaves it alone
+        numbers = self.wait_for_chain()
+        self.assert_converted()
+        self.wait([first, again], {"COMPLETED"})
+        self.assertEqual([job[1] for job in self.jobs()].count("linearize_405b.block"), 1, self.logs())
+        self.assertEqual([self.restarts(stage) for stage in STAGES], [0] * 4)
+        self.assertEqual(numbers, sorted(numbers, key=int))
+        self.assertIn("decoder weights, a block", self.entry_log(first))
+
+
+class Requeued(Conversion):
+    def test_scontrol_requeue_in_every_stage(self):
+        self.submit()
+        for stage in ("hidden", "block", "lora"):
+            self.wait_until_halfway(stage)
+            self.cluster.command("scontrol", "requeue", self.job(stage))
+        self.wait_for_chain()
+        self.assertEqual([self.restarts(stage) for stage in STAGES], [1, 1, 1, 0])
+        self.assert_converted()
+
+    @slow
+    def test_warning_before_the_time_limit(self):
+        """What --signal=B:USR1 sends: the programs stop in their own time, and the job requeues itself."""
+        self.submit()
+        for stage in ("hidden", "block", "lora"):
+            self.wait_until_halfway(stage)
+            self.cluster.command("scancel", "--batch", "--signal=USR1", self.job(stage))
+        self.wait_for_chain()
+        self.assertEqual([self.restarts(stage) for stage in STAGES], [1, 1, 1, 0])
+        self.assertIn("stopped before the end", self.log("block").read_text())
+        self.assert_converted()
+
+
+class Refused(Conversion):
+    def test_nothing_is_submitted_that_cannot_run(self):
+        small, wrong = self.path("small.sh"), self.path("wrong.sh")
+        small.write_text((HOME / "site.sh").read_text() + "site_plan_options=(--plan-memory 1e5)\n")
+        wrong.write_text((HOME / "site.sh").read_text() + "site_bin=/nowhere\n")
+        for site, words in ((small, "a rank needs"), (wrong, "/nowhere"), (self.path("none.sh"), "none.sh")):
+            number = self.submit(LOLCATS_SITE=str(site))
+            self.wait([number], {"FAILED"})
+            self.assertIn(words, self.entry_log(number).split("error:")[1])
+        self.assertEqual({job[1] for job in self.jobs()}, {"linearize_405b"})
+
+
+@slow
+class Broken(Conversion):
+    def test_nodes_that_die(self):
+        """First one that only computes, then the one that runs the job script as well."""
+        self.submit()
+        for stage, node in (("block", "n2"), ("lora", "n1")):
+            self.wait_until_halfway(stage)
+            number = self.job(stage)
+            self.cluster.kill_node(node)
+            slurm.wait_for(lambda number=number: self.states()[number] == "PENDING", 120, "the node to be missed")
+            self.cluster.start_node(node)
+        self.wait_for_chain(500)
+        self.assertEqual([self.restarts(stage) for stage in STAGES], [0, 1, 1, 0])
+        self.assert_converted()
+
+    def test_controller_that_dies(self):
+        self.submit()
+        for stage in ("block", "lora"):
+            self.wait_until_halfway(stage)
+            self.cluster.kill_controller()
+            time.sleep(2)
+            self.cluster.start_controller()
+        self.wait_for_chain(500)
+        self.assertEqual([self.restarts(stage) for stage in STAGES], [0] * 4)
+        self.assert_converted()
+
+
+@slow
+class ThoughtDead(Conversion):
+    NODES = 3
+
+    def test_a_node_that_stood_still(self):
+        """The job is started again on the other nodes; the ranks that wake up may not spoil what it writes."""
+        self.submit()
+        self.wait_until_halfway("block")
+        number = self.job("block")
+        self.cluster.freeze("n1")
+        slurm.wait_for(lambda: self.states()[number] == "PENDING", 120, "the node to be missed")
+        self.wait([number], {"RUNNING"})
+        time.sleep(3)
+        self.assertEqual(self.cluster.thaw("n1").count("lolcats_block"), 7)
+        self.wait_for_chain(500)
+        self.assertEqual(self.restarts("block"), 1)
+        self.assert_converted()
+
+
+@slow
+class SubmittedAgain(Conversion):
+    def test_after_it_was_cancelled(self):
+        self.submit()
+        self.wait_until_halfway("block")
+        cancelled = [self.job(stage) for stage in STAGES[1:]]
+        self.cluster.command("scancel", cancelled[0])
+        self.wait(cancelled, {"CANCELLED"})
+        self.assertEqual(self.restarts("block"), 0)
+        self.submit_again(cancelled)
+        self.assert_converted()
+
+    def test_after_it_was_done(self):
+        self.submit()
+        done = self.wait_for_chain()
+        before = self.modification_times()
+        self.submit_again(done)
+        self.assert_converted()
+        self.assertEqual(self.modification_times(), before, "what was done is done again")
+
+    def submit_again(self, earlier):
+        self.wait([self.submit()], {"COMPLETED", "CANCELLED"})
+        numbers = [self.job(stage) for stage in STAGES]
+        self.assertFalse(set(numbers) & set(earlier))
+        self.wait(numbers, {"COMPLETED", "CANCELLED"})
+        self.assertEqual({self.states()[number] for number in numbers}, {"COMPLETED"}, self.logs())
+
+    def modification_times(self):
+        paths = [path for kind in ("transfer/*.safetensors", "lora/*.safetensors", "*.json")
+                 for path in self.work.glob(kind)]
+        return {path.name: path.stat().st_mtime_ns for path in paths}
+
+
+@slow
+class Variants(Conversion):
+    def test_mpirun(self):
+        site = self.path("site.sh")
+        site.write_text((HOME / "site.sh").read_text() + "site_launcher=mpirun\n")
+        self.submit(LOLCATS_SITE=str(site))
+        self.wait_for_chain()
+        self.assert_converted()
+
+    def test_the_other_models(self):
+        """Their job scripts, on miniatures of as many layers."""
+        for name, layers in (("linearize_8b", 32), ("linearize_70b", 80)):
+            model = support.make_miniature(self.path(name), layers=layers, hidden=16, heads=1, intermediate=24,
+                                           vocab=64, sequences=48, length=136)
+            work = self.path(name + "_work")
+            self.submit(name, LOLCATS_MODEL=str(model), LOLCATS_TOKENS=str(model / "tokens.h5"),
+                        LOLCATS_WORK=str(work))
+            self.wait_for_chain(script=name)
+            maps = support.read_feature_maps(work)
+            self.assertEqual(sum("window_factors" in key for key in maps), layers)
+            scores = json.loads((work / "evaluation.json").read_text())
+            self.assertGreater(scores["perplexity"], 1)
+
+    def test_the_tiny_teacher(self):
+        """Which brings its own model and corpus."""
+        variables = {"LOLCATS_SITE": str(HOME / "site.sh"), "SCRATCH": str(self.directory)}
+        self.cluster.command("sbatch", f"--output={self.directory}/%x-%j.log", "jobs/linearize_tiny.sh",
+                             cwd=support.ROOT, **variables)
+        self.work = self.path("linearize_tiny")
+        self.wait_for_chain(900, "linearize_tiny")
+        losses = [json.loads((self.work / f"{name}.json").read_text())["loss"] for name in ("teacher", "evaluation")]
+        self.assertLess(losses[1], losses[0] + 0.05)
+
+
+if __name__ == "__main__":
+    unittest.main()
