@@ -1,0 +1,117 @@
+"""Reading hidden-state stores (io/hidden_store.hpp says what is in them) in pieces."""
+
+import h5py
+import numpy as np
+
+from report import InspectionError, ranges
+
+FORMAT_VERSION = 1
+PIECE_BYTES = 4 << 20
+RERUN = "run lolcats_hidden again"
+IDENTITY = ("model_identity", "tokens_identity")
+
+
+def widen(bits):
+    """Stored bfloat16 bits as float32."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+class Store:
+    """One block's file, open for reading."""
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.file = h5py.File(path, "r")
+            self.states = self.file["hidden_states"]
+            self.checksums = self.file["checksums"][()]
+            self.marks = self.file["done"][()]
+            version = int(self.file.attrs["format_version"])
+            self.block, self.layer = int(self.file.attrs["block"]), int(self.file.attrs["layer"])
+            self.identity = {name: as_text(self.file.attrs[name]) for name in IDENTITY}
+        except (OSError, KeyError) as error:
+            reason = str(error).strip("\"'")
+            raise InspectionError(f"{path}: is no store of hidden states ({reason}); {RERUN}") from error
+        if version != FORMAT_VERSION:
+            raise InspectionError(f"{path}: has format version {version}; this program reads {FORMAT_VERSION}")
+        self.type = self.states.id.get_type()
+        if self.type.get_size() not in (2, 4) or len(self.states.shape) != 3:
+            raise InspectionError(f"{path}: its states are not [n, T, D] of bfloat16 or float32; {RERUN}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    @property
+    def shape(self):
+        return self.states.shape
+
+    @property
+    def dtype(self):
+        return "bfloat16" if self.type.get_size() == 2 else "float32"
+
+    def done(self):
+        return np.flatnonzero(self.marks == 1)
+
+    def missing(self):
+        return np.flatnonzero(self.marks != 1)
+
+    def sequence_bytes(self):
+        return int(np.prod(self.shape[1:])) * self.type.get_size()
+
+    def pieces(self, sequence):
+        """(first token, stored bytes, float32 [rows, D]) of a sequence. The bytes come as they are stored: HDF5 converts
+        nothing."""
+        _, length, width = self.shape
+        size = self.type.get_size()
+        step = max(1, PIECE_BYTES // (width * 4))  # the same for both types
+        for first in range(0, length, step):
+            rows = min(step, length - first)
+            raw = np.empty((rows, width), np.uint16 if size == 2 else np.float32)
+            space = self.states.id.get_space()
+            space.select_hyperslab((int(sequence), first, 0), (1, rows, width))
+            try:
+                self.states.id.read(h5py.h5s.create_simple((1, rows, width)), space, raw, self.type)
+            except OSError as error:
+                raise InspectionError(f"{self.path}: sequence {sequence} cannot be read ({error}); {RERUN}") from error
+            yield first, raw, widen(raw) if size == 2 else raw
+
+
+def as_text(value):
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def block_files(path):
+    """The files of a work directory, of its hidden/ or of one block, in the order of the blocks."""
+    if path.is_file():
+        return [path]
+    for directory in (path / "hidden", path):
+        files = sorted(directory.glob("block_*.h5"), key=lambda file: (len(file.name), file.name))
+        if files:
+            return files
+    raise InspectionError(f"{path}: holds no hidden/block_XX.h5; name a work directory after lolcats_hidden")
+
+
+def check_complete(store):
+    missing = store.missing()
+    if missing.size == 0:
+        return []
+    return [f"{store.path}: {missing.size} of {store.shape[0]} sequences are not done ({ranges(missing.tolist())}); "
+            f"{RERUN}: it goes on with what is missing"]
+
+
+def check_same_run(stores):
+    """Blocks of one directory come from one model, one token file and one type, and none is left out."""
+    problems, first = [], stores[0]
+    for store in stores[1:]:
+        for name in IDENTITY:
+            if store.identity[name] != first.identity[name]:
+                problems.append(f"{store.path}: its {name.replace('_', ' ')} is not that of {first.path}; {RERUN}")
+        if (store.shape, store.dtype) != (first.shape, first.dtype):
+            problems.append(f"{store.path}: {store.dtype} {list(store.shape)} differs from {first.path}; {RERUN}")
+    absent = set(range(1, stores[-1].block + 1)) - {store.block for store in stores}
+    if absent and len(stores) > 1:
+        problems.append(f"{first.path.parent}: block {ranges(sorted(absent))} has no file; {RERUN}")
+    return problems

@@ -1,0 +1,199 @@
+"""Attention transfer as its logs tell it: the loss of every layer by step, the evaluation MSE of every block."""
+
+import json
+import math
+import re
+import struct
+
+import numpy as np
+
+from report import InspectionError, load_pyplot, print_table, ranges
+
+RERUN = "run lolcats_block again"
+DEFAULT_MSE_FACTOR = 1000
+
+
+class Curve:
+    """Steps and the values at them, thinned evenly so that a long log stays small. First and last always stay."""
+
+    MOST = 4096
+
+    def __init__(self):
+        self.steps, self.values, self.stride, self.count, self.last = [], [], 1, 0, None
+
+    def add(self, step, values):
+        self.last = (step, values)
+        if self.count % self.stride == 0:
+            self.steps.append(step)
+            self.values.append(values)
+            if len(self.steps) == self.MOST:
+                self.steps, self.values, self.stride = self.steps[::2], self.values[::2], 2 * self.stride
+        self.count += 1
+
+    def arrays(self):
+        steps, values = self.steps, self.values
+        if self.last and self.last[0] != steps[-1]:
+            steps, values = [*steps, self.last[0]], [*values, self.last[1]]
+        return np.array(steps), np.array(values)
+
+
+class BlockLog:
+    """One block's log, read line by line."""
+
+    def __init__(self, path):
+        self.path, self.problems = path, []
+        self.block = int(re.fullmatch(r"block_(\d+)", path.stem).group(1))
+        self.training, self.evaluations = Curve(), Curve()
+        self.best = None  # (evaluation loss, step, layer losses) of the lowest one
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                self.add_line(number, line)
+        self.layers = len((self.training.last or self.evaluations.last or (0, []))[1])
+        if self.layers == 0:
+            self.wrong("holds no losses")
+
+    def wrong(self, what):
+        self.problems.append(f"{self.path}: {what}; {RERUN}")
+
+    def add_line(self, number, line):
+        try:
+            entry = json.loads(line)
+            step, kind = entry["step"], "eval_" if "eval_loss" in entry else ""
+            loss, values = entry[kind + "loss"], entry[kind + "layer_losses"]
+        except (ValueError, KeyError, TypeError):
+            self.wrong(f"line {number} is no line of a log: {line.strip()[:60]!r}")
+            return
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in [loss, *values]):
+            self.wrong(f"line {number}: a loss of step {step} is not finite")
+            return
+        curve = self.evaluations if kind else self.training
+        if curve.last and len(values) != len(curve.last[1]):
+            self.wrong(f"line {number}: {len(values)} layers where there were {len(curve.last[1])}")
+            return
+        before = curve.last[0] if curve.last else -1
+        if step <= before or (not kind and step != before + 1):
+            self.wrong(f"line {number}: step {step} follows step {before}")
+        curve.add(step, values)
+        if kind and (self.best is None or loss < self.best[0]):
+            self.best = (loss, step, values)
+
+
+def log_files(path):
+    if path.is_file():
+        return [path]
+    for directory in (path / "transfer", path):
+        files = sorted(directory.glob("block_*.jsonl"), key=lambda file: (len(file.name), file.name))
+        if files:
+            return files
+    raise InspectionError(f"{path}: holds no transfer/block_XX.jsonl; name a work directory after lolcats_block")
+
+
+def settings_of(log):
+    """The run's settings, which the block's file of feature maps holds; none while it is not written."""
+    path = log.path.with_suffix(".safetensors")
+    if not path.exists():
+        return {}
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        return json.loads(header["__metadata__"]["run_deck"])["options"]
+    except (ValueError, KeyError, struct.error):
+        log.wrong(f"{path.name} beside it is damaged")
+        return {}
+
+
+def check_logs(logs):
+    problems = [problem for log in logs for problem in log.problems]
+    absent = set(range(logs[-1].block + 1)) - {log.block for log in logs}
+    if absent and len(logs) > 1:
+        problems.append(f"{logs[0].path.parent}: block {ranges(sorted(absent))} has no log; {RERUN}")
+    steps = [log.training.count for log in logs]
+    if min(steps) != max(steps):
+        short = [log.block for log in logs if log.training.count < max(steps)]
+        problems.append(f"{logs[0].path.parent}: block {ranges(short)} has fewer steps than the {max(steps)} of others: "
+                        f"not finished; {RERUN}")
+    return problems
+
+
+def figures_of(log, first_layer, factor):
+    """Losses by layer; MSE is the logged loss over its weight, where there is no cross-entropy in it."""
+    settings = settings_of(log)
+    factor = factor or settings.get("mse-factor") or DEFAULT_MSE_FACTOR
+    steps, losses = log.training.arrays()
+    evaluated, evaluation_losses = log.evaluations.arrays()
+    figures = {"block": log.block, "layers": [first_layer, first_layer + log.layers - 1], "steps": steps.tolist(),
+               "layer_losses": losses.T.tolist(), "evaluation_steps": evaluated.tolist(),
+               "evaluation_layer_losses": evaluation_losses.T.tolist(), "mse_factor": factor,
+               "cross_entropy": settings.get("xent-factor", 0) > 0}
+    if log.best:
+        loss, step, values = log.best
+        figures |= {"best_step": step, "best_mse": loss / factor, "best_layer_mse": [value / factor for value in values],
+                    "first_mse": float(np.mean(evaluation_losses[0])) / factor}
+    return figures
+
+
+def print_losses(blocks, rows):
+    """Layers down, steps across."""
+    steps = max((block["steps"] for block in blocks), key=len)
+    picked = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(rows, len(steps)))})
+    table = []
+    for block in blocks:
+        for layer, losses in enumerate(block["layer_losses"], start=block["layers"][0]):
+            cells = [f"{losses[i]:.5g}" if i < len(losses) else "-" for i in picked]
+            table.append([block["block"], layer, *cells])
+    print("training loss by layer and step")
+    print_table(["block", "layer", *[str(steps[i]) for i in picked]], table)
+
+
+def print_evaluations(blocks):
+    evaluated = [block for block in blocks if "best_mse" in block]
+    if not evaluated:
+        print("\nno evaluations: no sequences were held out (--validation)")
+        return
+    mixed = any(block["cross_entropy"] for block in evaluated)
+    print("\nevaluation " + ("loss over its MSE factor (cross-entropy included)" if mixed else "MSE") + " by block")
+    table = []
+    for block in evaluated:
+        layers = block["best_layer_mse"]
+        worst = int(np.argmax(layers))
+        table.append([block["block"], "{}-{}".format(*block["layers"]), f"{block['first_mse']:.5g}",
+                      f"{block['best_mse']:.5g}", block["best_step"],
+                      f"{layers[worst]:.5g} (layer {block['layers'][0] + worst})"])
+    print_table(["block", "layers", "untrained", "best", "at step", "worst layer"], table)
+
+
+def draw(file, blocks):
+    pyplot = load_pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5))
+    layers = max(block["layers"][1] for block in blocks) + 1
+    colours = pyplot.get_cmap("viridis")
+    for block in blocks:
+        for layer, losses in enumerate(block["layer_losses"], start=block["layers"][0]):
+            left.semilogy(block["steps"], losses, color=colours(layer / layers), linewidth=0.8)
+    left.set(xlabel="step", ylabel="loss", title="Training loss by layer")
+    scale = pyplot.cm.ScalarMappable(pyplot.Normalize(0, layers - 1), "viridis")
+    figure.colorbar(scale, ax=left, label="layer")
+    evaluated = [block for block in blocks if "best_mse" in block]
+    right.set(title="Evaluation MSE by block", xlabel="layers")
+    if evaluated:
+        names = ["{}-{}".format(*block["layers"]) for block in evaluated]
+        right.bar(names, [block["best_mse"] for block in evaluated])
+        right.set_yscale("log")
+        right.tick_params(axis="x", rotation=60)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
+
+
+def inspect(arguments):
+    logs = [BlockLog(path) for path in log_files(arguments.path)]
+    size = max(log.layers for log in logs)  # layers of a block; only the last may have fewer
+    blocks = [figures_of(log, log.block * size, arguments.mse_factor) for log in logs if log.training.count > 0]
+    problems = check_logs(logs)
+    if not blocks:
+        return {"blocks": []}, problems
+    print_losses(blocks, arguments.rows)
+    print_evaluations(blocks)
+    if arguments.png:
+        draw(arguments.png, blocks)
+    return {"blocks": blocks}, problems
