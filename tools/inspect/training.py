@@ -178,7 +178,8 @@ def draw(file, blocks):
     if evaluated:
         names = ["{}-{}".format(*block["layers"]) for block in evaluated]
         right.bar(names, [block["best_mse"] for block in evaluated])
-        right.set_yscale("log")
+        best = [block["best_mse"] for block in evaluated]
+        right.set_yscale("log" if max(best) > 10 * min(best) else "linear")
         right.tick_params(axis="x", rotation=60)
     figure.tight_layout()
     figure.savefig(file, dpi=120)
