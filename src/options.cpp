@@ -172,6 +172,8 @@ std::vector<Setting> settings_of(Options& o) {
         {"plan-memory", &o.plan_memory, plan, "bytes of memory a rank has", {}, positive},
         {"plan-flops", &o.plan_flops, plan, "sustained FLOP/s of a rank", {}, positive},
         {"plan-bandwidth", &o.plan_bandwidth, plan, "file-system bytes/s, all ranks together", {}, positive},
+        {"plan-link", &o.plan_link, plan, "bytes/s from a rank to the next, for lolcats_convert", {}, positive},
+        {"plan-measured", &o.plan_measured, plan, "run.json of lolcats_convert: how well the plan foretells that run"},
     };
 }
 

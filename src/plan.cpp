@@ -2,6 +2,7 @@
 
 #include "lolcats/error.hpp"
 #include "src/comm/mesh.hpp"
+#include "src/text_table.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -45,13 +46,6 @@ double flops_per_token_layer(const ModelConfig& m) {
 int feature_dim(const ModelConfig& m, const Options& options) {
     if (options.feature_dim != 0) return options.feature_dim;
     return options.feature_map == "t2r" ? m.head_dim : m.head_dim / 2;
-}
-
-/// Maps of queries and keys and the mixing factors of one layer.
-double layer_map_parameters(const ModelConfig& m, const Options& options) {
-    const double bias = options.feature_map == "t2r" ? 1 : 0;
-    const double map = static_cast<double>(m.head_dim) * feature_dim(m, options) + bias;
-    return m.heads * ((options.tie_feature_maps ? 1 : 2) * map + 1);
 }
 
 double layer_lora_parameters(const ModelConfig& m, const Options& options) {
@@ -140,10 +134,6 @@ void check(const ModelConfig& model, const Options& options) {
     }
 }
 
-std::string gigabytes(double bytes) {
-    return fmt::format("{:.1f} GB", bytes / 1e9);
-}
-
 /// The largest k whose ranks have memory enough, or 0.
 int largest_fitting(const Plan& plan, const Options& options) {
     for (int k = plan.model.layers; k > 0; --k) {
@@ -173,26 +163,6 @@ void warn(Plan& plan, const Options& options, int fitting) {
         plan.warnings.push_back(fmt::format("{} blocks do not spread evenly over {} pipeline ranks: some ranks wait",
                                             row.blocks, row.pipeline_ranks));
     }
-}
-
-using Rows = std::vector<std::vector<std::string>>;
-
-/// Columns as wide as their widest cell, flush right.
-std::string aligned(const Rows& rows) {
-    std::vector<std::size_t> widths(rows.front().size());
-    for (const auto& row : rows) {
-        for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-    }
-    std::string text;
-    for (const auto& row : rows) {
-        for (std::size_t i = 0; i < row.size(); ++i) text += fmt::format("{:>{}}", row[i], widths[i] + (i > 0 ? 2 : 0));
-        text += '\n';
-    }
-    return text;
-}
-
-std::string line(const std::string& name, const std::string& value) {
-    return fmt::format("{:<36} {}\n", name, value);
 }
 
 std::string model_text(const Plan& plan) {
@@ -263,6 +233,12 @@ nlohmann::ordered_json to_json(const BlockPlan& row) {
 }
 
 } // namespace
+
+double layer_map_parameters(const ModelConfig& m, const Options& options) {
+    const double bias = options.feature_map == "t2r" ? 1 : 0;
+    const double map = static_cast<double>(m.head_dim) * feature_dim(m, options) + bias;
+    return m.heads * ((options.tie_feature_maps ? 1 : 2) * map + 1);
+}
 
 double BlockPlan::largest_memory() const {
     return *std::max_element(memory.begin(), memory.end());

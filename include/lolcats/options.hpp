@@ -92,6 +92,8 @@ struct Options {
     double plan_memory = 80e9;    ///< bytes of memory a rank
     double plan_flops = 400e12;   ///< sustained FLOP/s a rank
     double plan_bandwidth = 10e9; ///< file-system bytes/s, all ranks together
+    double plan_link = 25e9;      ///< bytes/s from a rank to the next
+    std::string plan_measured;    ///< WORK/transfer/run.json of lolcats_convert, to hold the plan against
 
     std::set<std::string> given; ///< names (as on the command line, no dashes) that the user set in any way
 

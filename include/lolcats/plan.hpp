@@ -50,6 +50,9 @@ struct Plan {
     std::vector<std::string> warnings; ///< one line each
 };
 
+/// Parameters of one layer's maps of queries and keys and its mixing factors.
+double layer_map_parameters(const ModelConfig& model, const Options& options);
+
 /// Throws Error if the settings cannot describe a run of this model.
 Plan make_plan(const ModelConfig& model, const Options& options);
 

@@ -2,9 +2,26 @@
 #include "lolcats/error.hpp"
 #include "lolcats/plan.hpp"
 #include "lolcats/program.hpp"
+#include "lolcats/stream_plan.hpp"
 #include "src/comm/communicator.hpp"
 
 #include <fmt/format.h>
+
+namespace {
+
+void compare(const lolcats::ModelConfig& model, const lolcats::Options& options, const lolcats::Communicator& world) {
+    bool agrees = false;
+    const lolcats::MeasuredStream measured(options.plan_measured);
+    const std::string text = lolcats::compare_streaming(model, options, measured, agrees);
+    if (world.rank() == 0) fmt::print("{}", text);
+    if (!agrees)
+        lolcats::fail(
+            "{}: bytes or memory are not within 15 % of what was foretold; plan with the options of that run, "
+            "or report it",
+            options.plan_measured);
+}
+
+} // namespace
 
 int main(int argc, char** argv) {
     using namespace lolcats;
@@ -12,10 +29,12 @@ int main(int argc, char** argv) {
     return run_program(argc, argv, "lolcats_plan", purpose, [](const Options& options, const Communicator& world) {
         if (options.model.empty()) fail("model is not set: give --model DIRECTORY or --model CONFIG.JSON");
         const ModelConfig model = read_model_config(options.model);
+        if (!options.plan_measured.empty()) return compare(model, options, world);
         Options counted = options;
         if (options.plan_check) measure_tokens(model, counted);
         const Plan plan = make_plan(model, counted);
-        if (world.rank() == 0) fmt::print("{}", to_text(plan));
+        if (world.rank() == 0) fmt::print("{}
+{}", to_text(plan), to_text(plan_streaming(plan, counted)));
         if (options.plan_check) check_plan(plan, counted);
     });
 }

@@ -64,13 +64,14 @@ void receive_all(const Communicator& comm, T* values, std::size_t count, int sou
     });
 }
 
-template <class T>
-Request start_send(const Communicator& comm, const T* values, std::size_t count, int destination, int tag) {
+/// `start` is MPI_Isend or MPI_Issend.
+template <class T, class Start>
+Request start_send(const Communicator& comm, Start start, const char* name, const T* values, std::size_t count,
+                   int destination, int tag) {
     std::vector<MPI_Request> parts;
     for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
         parts.push_back(MPI_REQUEST_NULL);
-        check_mpi(MPI_Isend(values + offset, size, mpi_type<T>(), destination, tag, comm.get(), &parts.back()),
-                  "MPI_Isend");
+        check_mpi(start(values + offset, size, mpi_type<T>(), destination, tag, comm.get(), &parts.back()), name);
     });
     return Request(std::move(parts));
 }
@@ -254,10 +255,13 @@ void Communicator::receive(double* values, std::size_t count, int source, int ta
     receive_all(*this, values, count, source, tag);
 }
 Request Communicator::isend(const float* values, std::size_t count, int destination, int tag) const {
-    return start_send(*this, values, count, destination, tag);
+    return start_send(*this, MPI_Isend, "MPI_Isend", values, count, destination, tag);
 }
 Request Communicator::isend(const double* values, std::size_t count, int destination, int tag) const {
-    return start_send(*this, values, count, destination, tag);
+    return start_send(*this, MPI_Isend, "MPI_Isend", values, count, destination, tag);
+}
+Request Communicator::issend(const float* values, std::size_t count, int destination, int tag) const {
+    return start_send(*this, MPI_Issend, "MPI_Issend", values, count, destination, tag);
 }
 Request Communicator::ireceive(float* values, std::size_t count, int source, int tag) const {
     return start_receive(*this, values, count, source, tag);

@@ -81,6 +81,8 @@ public:
     void receive(double* values, std::size_t count, int source, int tag) const;
     [[nodiscard]] Request isend(const float* values, std::size_t count, int destination, int tag) const;
     [[nodiscard]] Request isend(const double* values, std::size_t count, int destination, int tag) const;
+    /// As isend, but wait() returns only once the receiver has asked for the message.
+    [[nodiscard]] Request issend(const float* values, std::size_t count, int destination, int tag) const;
     [[nodiscard]] Request ireceive(float* values, std::size_t count, int source, int tag) const;
     [[nodiscard]] Request ireceive(double* values, std::size_t count, int source, int tag) const;
 

@@ -10,6 +10,13 @@ void StageLink::receive_backward(const Matrix<float>& dx) const {
     receive(dx, pipeline_.rank() + 1, backward_tag);
 }
 
+bool StageLink::pass_on(bool word) const {
+    float number = word ? 1 : 0;
+    if (!is_first()) pipeline_.receive(&number, 1, stage() - 1, word_tag);
+    if (!is_last()) pipeline_.send(&number, 1, stage() + 1, word_tag);
+    return number != 0;
+}
+
 void StageLink::flush() {
     for (auto& message : under_way_) message.request.wait();
     under_way_.clear();
@@ -23,7 +30,9 @@ void StageLink::send(const Matrix<float>& values, int destination, int tag) {
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, values);
     auto& message = under_way_.emplace_back();
     message.data.assign(host.data(), host.data() + host.size());
-    message.request = pipeline_.isend(message.data.data(), message.data.size(), destination, tag);
+    bytes_sent_ += host.size() * sizeof(float);
+    // A plain send of a small message is over before anyone asked for it, and MPI would buffer any number of them.
+    message.request = pipeline_.issend(message.data.data(), message.data.size(), destination, tag);
 }
 
 void StageLink::receive(const Matrix<float>& values, int source, int tag) const {

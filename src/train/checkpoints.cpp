@@ -138,13 +138,19 @@ bool Checkpoints::is_due(int step) const {
 }
 
 bool Checkpoints::go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log) {
+    std::int64_t stops = interrupt_.is_wanted() ? 1 : 0;
+    group_.max(&stops, 1);
+    before_step(parameters, progress, log, stops != 0);
+    return stops == 0;
+}
+
+void Checkpoints::before_step(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log,
+                              bool stops) {
     const bool leads = group_.rank() == 0;
     if (leads || place_.writes) io::require_current_attempt();
-    std::array<std::int64_t, 2> wishes{interrupt_.is_wanted() ? 1 : 0, leads && is_due(progress.step()) ? 1 : 0};
-    group_.max(wishes.data(), wishes.size());
-    const bool stops = wishes[0] != 0;
-    if ((stops || wishes[1] != 0) && progress.step() != last_step_) save(parameters, progress, log, stops);
-    return !stops;
+    std::int64_t due = leads && is_due(progress.step()) ? 1 : 0;
+    group_.max(&due, 1);
+    if ((stops || due != 0) && progress.step() != last_step_) save(parameters, progress, log, stops);
 }
 
 void Checkpoints::save(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log, bool must) {

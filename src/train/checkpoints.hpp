@@ -38,6 +38,8 @@ public:
     /// Before a step: writes a checkpoint if one is due or the run has to stop. False: stop. `log` is rank 0's. A
     /// checkpoint that cannot be written is a warning, and an Error where the run has to stop. Collective.
     bool go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log);
+    /// The same where it is settled whether the run `stops`. Collective.
+    void before_step(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log, bool stops);
 
     /// The training is finished, and its result is written: nothing will go on from its checkpoints, which are removed.
     /// Says what they cost. Rank 0 only.

@@ -6,9 +6,28 @@
 #include "src/train/parameters.hpp"
 #include "src/train/schedule.hpp"
 
+#include <algorithm>
 #include <limits>
 
 namespace lolcats {
+
+/// Where a training starts that has not even been evaluated.
+inline constexpr int untouched = -1;
+
+/// The order of a training from `start`, which is `untouched` or a number of steps done: train_step(step) for every
+/// step, check(steps done) before the first, every options.eval_every and after the last. Asks go_on() before every
+/// step; false if that said no.
+template <class TrainStep, class Check, class GoOn>
+bool for_each_step(const Options& options, const Batches& batches, int start, TrainStep&& train_step, Check&& check,
+                   GoOn&& go_on) {
+    if (start == untouched) check(0);
+    for (int step = std::max(start, 0); step < batches.steps(); ++step) {
+        if (!go_on()) return false;
+        train_step(step);
+        if ((step + 1) % options.eval_every == 0 || step + 1 == batches.steps()) check(step + 1);
+    }
+    return true;
+}
 
 class Progress {
 public:
@@ -21,6 +40,8 @@ public:
 
     /// Optimiser steps done, which is also what says which sequences come next.
     [[nodiscard]] int step() const { return step_; }
+    /// Where for_each_step() is to start.
+    [[nodiscard]] int start() const { return start_; }
 
     /// Calls train_step(step) for every step, and evaluate(step), which returns the loss on the held-out sequences,
     /// before the first, every options.eval_every and after the last. The parameters of the lowest loss are kept and
@@ -30,15 +51,26 @@ public:
     bool run(const Batches& batches, ParameterSet& parameters, TrainStep&& train_step, Evaluate&& evaluate,
              GoOn&& go_on) {
         const bool held_out = !batches.validation().empty();
-        const auto check = [&] { held_out ? keep_best(parameters, step_, evaluate) : follow_training(); };
-        if (!resumed_) check();
-        while (step_ < batches.steps()) {
-            if (!go_on()) return false;
-            train_step(step_++);
-            if (step_ % options_.eval_every == 0 || step_ == batches.steps()) check();
-        }
-        if (held_out) parameters.restore();
+        const auto check = [&](int step) { held_out ? evaluated(parameters, evaluate(step)) : follow_training(); };
+        if (!for_each_step(options_, batches, start(), train_step, check, go_on)) return false;
+        parameters.restore();
         return true;
+    }
+
+    /// The loss on the held-out sequences: the parameters are kept if it is the lowest.
+    void evaluated(ParameterSet& parameters, double loss) {
+        if (loss < best_) {
+            best_ = loss;
+            parameters.keep();
+        }
+        if (step_ > 0) schedule_.evaluated(loss);
+    }
+
+    /// Takes the place of evaluated() where nothing is held out.
+    void follow_training() {
+        if (recent_steps_ > 0) schedule_.evaluated(recent_loss_ / recent_steps_);
+        recent_loss_ = 0;
+        recent_steps_ = 0;
     }
 
     /// Everything that changes from step to step, but for the parameters. All of it is exact in double.
@@ -55,8 +87,7 @@ public:
 
     /// Goes on where numbers() was called.
     void resume(const io::ProgressNumbers& numbers) {
-        resumed_ = true;
-        step_ = static_cast<int>(numbers.at("step"));
+        step_ = start_ = static_cast<int>(numbers.at("step"));
         best_ = numbers.at("best_loss");
         recent_loss_ = numbers.at("recent_loss");
         recent_steps_ = static_cast<int>(numbers.at("recent_steps"));
@@ -71,28 +102,13 @@ public:
                         gradient_norm, options_.clip);
         recent_loss_ += loss;
         ++recent_steps_;
+        ++step_;
     }
 
 private:
-    template <class Evaluate>
-    void keep_best(ParameterSet& parameters, int step, Evaluate& evaluate) {
-        const double loss = evaluate(step);
-        if (loss < best_) {
-            best_ = loss;
-            parameters.keep();
-        }
-        if (step > 0) schedule_.evaluated(loss);
-    }
-
-    void follow_training() {
-        if (recent_steps_ > 0) schedule_.evaluated(recent_loss_ / recent_steps_);
-        recent_loss_ = 0;
-        recent_steps_ = 0;
-    }
-
     const Options& options_;
     PlateauSchedule schedule_;
-    bool resumed_ = false;
+    int start_ = untouched;
     int step_ = 0;
     double best_ = std::numeric_limits<double>::infinity();
     double recent_loss_ = 0;

@@ -20,7 +20,7 @@ TransferBlock::TransferBlock(const io::Checkpoint& checkpoint, const ModelConfig
         weights_.push_back(load_layer<float>(checkpoint, config, layer, storage));
 }
 
-void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train,
+void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train, bool hands_on,
                         std::vector<double>& losses) {
     const LayerContext<float> context{config_, rope_, gemm_};
     const auto act = for_shape(activations_, shape);
@@ -29,11 +29,25 @@ void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, dou
         attention_inputs(context, shape, weights, x, act);
         softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
         losses[layer - layers_.begin] += layer_loss(shape, layer, act, batch, train);
-        // Nothing in the block needs what leaves its last attention.
-        if (layer + 1 == layers_.end) break;
-        finish_layer(context, weights, act, x);
-        if (storage_ == Storage::bf16) round_to_bf16(x);
+        // Nothing in the block itself needs what leaves its last attention.
+        if (layer + 1 == layers_.end && !hands_on) break;
+        hand_on(weights, act, x);
     }
+}
+
+void TransferBlock::pass_through(const AttentionShape& shape, const Matrix<float>& x) {
+    const auto act = for_shape(activations_, shape);
+    for (const auto& weights : weights_) {
+        attention_inputs({config_, rope_, gemm_}, shape, weights, x, act);
+        softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+        hand_on(weights, act, x);
+    }
+}
+
+void TransferBlock::hand_on(const LayerWeights<float>& weights, const LayerActivations<float>& act,
+                            const Matrix<float>& x) {
+    finish_layer({config_, rope_, gemm_}, weights, act, x);
+    if (storage_ == Storage::bf16) round_to_bf16(x);
 }
 
 double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act,

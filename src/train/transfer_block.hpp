@@ -30,12 +30,16 @@ public:
     [[nodiscard]] const Students& students() const { return students_; }
     [[nodiscard]] Range layers() const { return layers_; }
 
-    /// x[n, D] enters the block's first layer; it is used up. Adds this micro-batch's share of each layer's loss, for a
-    /// batch of `batch` sequences in all, to `losses` [layers]; with `train` also its gradients.
-    void run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train,
+    /// x[n, D] enters the block's first layer. It becomes what leaves the last one where the block `hands_on`, and is
+    /// used up otherwise. Adds this micro-batch's share of each layer's loss, for a batch of `batch` sequences in all,
+    /// to `losses` [layers]; with `train` also its gradients.
+    void run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train, bool hands_on,
              std::vector<double>& losses);
+    /// x[n, D] becomes what leaves the block; nothing is learnt.
+    void pass_through(const AttentionShape& shape, const Matrix<float>& x);
 
 private:
+    void hand_on(const LayerWeights<float>& weights, const LayerActivations<float>& act, const Matrix<float>& x);
     double layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act, double batch,
                       bool train);
 

@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace lolcats {
@@ -116,6 +118,24 @@ void pass_round() {
 TEST(CommunicatorTest, NonBlockingMessagesGoRound) {
     pass_round<float>();
     pass_round<double>();
+}
+
+TEST(CommunicatorTest, ASynchronousSendWaitsForItsReceiver) {
+    using namespace std::chrono_literals;
+    const Communicator world = Communicator::world();
+    if (world.size() == 1) GTEST_SKIP() << "needs two ranks";
+    float value = 7;
+    world.barrier();
+    const auto start = std::chrono::steady_clock::now();
+    if (world.rank() == 0) {
+        world.issend(&value, 1, 1, 3).wait();
+        EXPECT_GT(std::chrono::steady_clock::now() - start, 200ms);
+    } else if (world.rank() == 1) {
+        std::this_thread::sleep_for(300ms);
+        value = 0;
+        world.receive(&value, 1, 0, 3);
+        EXPECT_EQ(value, 7);
+    }
 }
 
 TEST(CommunicatorTest, BlockingMessagesGoDownTheLine) {

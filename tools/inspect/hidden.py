@@ -7,7 +7,7 @@ import numpy as np
 from report import InspectionError, Progress, load_pyplot, print_table, ranges
 from store import RERUN, Store, block_files, check_complete, check_same_run
 
-DAMAGED = f"the file is damaged; delete it and {RERUN}"
+DAMAGED = f"the file is damaged; {RERUN} with --verify, which computes it anew"
 
 
 def load_hash():

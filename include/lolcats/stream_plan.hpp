@@ -1,0 +1,56 @@
+#pragma once
+/// What lolcats_convert, the streaming mode, will cost: pipeline bubble, bytes between ranks, memory, hours; and how a
+/// measured run compares.
+#include "lolcats/plan.hpp"
+
+#include <filesystem>
+#include <string>
+
+namespace lolcats {
+
+/// Per-rank figures are those of the most loaded rank.
+struct StreamPlan {
+    int ranks;
+    int pipeline_ranks;
+    int data_ranks;
+    int layers_per_rank;
+    double micro_batches;        ///< that go through a pipeline in the whole run
+    double bubble;               ///< share of a rank's time in which the pipeline fills or drains
+    double bytes_between_stages; ///< of all links together
+    double memory;               ///< bytes a rank needs
+    double compute_hours;        ///< a rank at work
+    double link_hours;           ///< a rank receiving
+    double load_hours;           ///< all ranks reading weights at once
+    double hours;                ///< compute and links, stretched by the bubble, after loading
+};
+
+/// A run as lolcats_convert wrote it down in WORK/transfer/run.json. Error if it is not such a file.
+struct MeasuredStream {
+    explicit MeasuredStream(const std::filesystem::path& file);
+    /// `options` with the shape of that run in the place of the planned one. What else it was run with (dtype, gemm,
+    /// feature maps) must be given as it was.
+    [[nodiscard]] Options planned_like(Options options) const;
+
+    int ranks;
+    int pipeline_ranks;
+    int block_layers;
+    int length;
+    double tokens;
+    double micro_batches;
+    double bytes_between_stages;
+    double memory;
+    double compute_seconds; ///< of the rank that computed longest
+    double seconds;
+};
+
+/// Streaming with the chosen block size of `plan`.
+StreamPlan plan_streaming(const Plan& plan, const Options& options);
+
+std::string to_text(const StreamPlan& plan);
+
+/// The measured run beside its prediction, whose FLOP/s is the measured one. `agrees` says whether bytes and memory
+/// were predicted within 15 %.
+std::string compare_streaming(const ModelConfig& model, const Options& options, const MeasuredStream& measured,
+                              bool& agrees);
+
+} // namespace lolcats

@@ -1,0 +1,51 @@
+#include "src/stages/block_stream.hpp"
+
+namespace lolcats {
+
+StoredStream::StoredStream(const Options& options, const RunInput& input, const std::string& tokens_identity, int block,
+                           TimeSplit& time)
+    : input_(input), time_(time) {
+    if (block > 0)
+        store_.emplace(hidden_path(options, block), hidden_store_info(options, input, tokens_identity, block));
+}
+
+void StoredStream::enter(const Sequences& sequences, const Matrix<float>& x) {
+    time_.measure(TimeSplit::files, [&] { store_ ? read(sequences, x) : input_.embed(sequences, x); });
+}
+
+void StoredStream::read(const Sequences& sequences, const Matrix<float>& x) const {
+    const auto host = Kokkos::create_mirror_view(x);
+    const std::size_t size = static_cast<std::size_t>(input_.length()) * input_.config.hidden_size;
+    for (std::size_t i = 0; i < sequences.size(); ++i) store_->read(sequences[i], host.data() + i * size);
+    Kokkos::deep_copy(x, host);
+}
+
+PipelineStream::PipelineStream(const RunInput& input, const Communicator& pipeline, TimeSplit& time)
+    : input_(input), pipeline_(pipeline), time_(time), link_(pipeline) {}
+
+void PipelineStream::enter(const Sequences& sequences, const Matrix<float>& x) {
+    if (link_.is_first())
+        time_.measure(TimeSplit::files, [&] { input_.embed(sequences, x); });
+    else
+        time_.measure(TimeSplit::wait, [&] { link_.receive_forward(x); });
+}
+
+void PipelineStream::leave(const Matrix<float>& x) {
+    if (hands_on()) time_.measure(TimeSplit::wait, [&] { link_.send_forward(x); });
+}
+
+int PipelineStream::earliest(int step) {
+    std::int64_t first = step;
+    pipeline_.min(&first, 1);
+    return static_cast<int>(first);
+}
+
+bool PipelineStream::stops(bool wanted) {
+    return time_.measure(TimeSplit::wait, [&] { return link_.pass_on(wanted); });
+}
+
+void PipelineStream::close() {
+    time_.measure(TimeSplit::wait, [&] { link_.flush(); });
+}
+
+} // namespace lolcats

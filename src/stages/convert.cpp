@@ -1,0 +1,53 @@
+#include "src/stages/convert.hpp"
+
+#include "io/file.hpp"
+#include "lolcats/error.hpp"
+#include "src/attempt.hpp"
+#include "src/stages/run_report.hpp"
+#include "src/stages/transfer_passes.hpp"
+
+namespace lolcats {
+
+namespace {
+
+/// A store can round what it holds while the teacher goes on unrounded; one stream cannot be both.
+void refuse_rounded_store(const Options& options) {
+    if (options.dtype == "f32" && options.hidden_dtype == "bf16")
+        fail("hidden-dtype bf16 with dtype f32 rounds stored states, and lolcats_convert stores none: leave "
+             "hidden-dtype "
+             "out, or use lolcats_hidden and lolcats_block");
+}
+
+/// Steps that are worked off between the first stage's word to stop and the end of the last one.
+int steps_under_way(const Options& options, const Mesh& mesh) {
+    const int micro_batches = (mesh.pipeline_ranks - 1) * (static_cast<int>(StageLink::most_under_way) + 1);
+    return 1 + (micro_batches * options.micro_batch * mesh.data_ranks + options.batch_size - 1) / options.batch_size;
+}
+
+} // namespace
+
+void convert_streaming(const Options& options, const Communicator& world) {
+    refuse_rounded_store(options);
+    RunReport report;
+    const RunInput input(options);
+    const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
+    const Attempt attempt(options, "lolcats_convert", world);
+    Interrupt interrupt(options, world, steps_under_way(options, mesh));
+    const TransferRun run = prepare_transfer(options, input, world);
+    if (world.rank() == 0) io::create_directories(transfer_directory(options));
+    world.barrier();
+
+    PipelineStream stream(input, mesh.pipeline, report.time);
+    const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
+    const Transferred result = train_blocks(run, blocks, mesh.data, stream, interrupt, report.time);
+    stream.close();
+    if (interrupt.finish(result.stopped)) return;
+    if (!options.dump_gradients.empty()) write_gradients(run, world, result.first);
+    report.finish("lolcats_convert", run, world,
+                  {.pipeline_ranks = mesh.pipeline_ranks,
+                   .sequences = result.sequences,
+                   .micro_batches = result.micro_batches,
+                   .bytes_sent = stream.bytes_sent()});
+}
+
+} // namespace lolcats
