@@ -237,14 +237,11 @@ void HiddenStoreWriter::write(std::int64_t sequence, const float* states) {
     check_sequence(sequence, info_, path_);
     if (!file_) fail("{}: is already closed", path_.string());
     const auto count = static_cast<std::size_t>(info_.length * info_.width);
-    bool finite = all_finite(states, count);
-    const void* data = states;
-    if (info_.dtype == DType::bf16) {
-        convert_elements(DType::f32, states, count, buffer_.data());
-        finite = finite && all_finite(buffer_.data(), count);
-        data = buffer_.data();
-    }
-    if (!finite) {
+    const bool narrow = info_.dtype == DType::bf16;
+    if (narrow) convert_elements(DType::f32, states, count, buffer_.data());
+    const void* data = narrow ? static_cast<const void*>(buffer_.data()) : states;
+    // What is not finite stays so when it is rounded, and what overflows joins it.
+    if (!(narrow ? all_finite(buffer_.data(), count) : all_finite(states, count))) {
         fail("{}: the hidden states of sequence {} are not finite as {}: the model overflows on it; leave the sequence "
              "out or use another dtype",
              path_.string(), sequence, name_of(info_.dtype));
