@@ -33,8 +33,7 @@ int main(int argc, char** argv) {
         Options counted = options;
         if (options.plan_check) measure_tokens(model, counted);
         const Plan plan = make_plan(model, counted);
-        if (world.rank() == 0) fmt::print("{}
-{}", to_text(plan), to_text(plan_streaming(plan, counted)));
+        if (world.rank() == 0) fmt::print("{}\n{}", to_text(plan), to_text(plan_streaming(plan, counted)));
         if (options.plan_check) check_plan(plan, counted);
     });
 }
