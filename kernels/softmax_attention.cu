@@ -1,6 +1,7 @@
 #include "kernels/cuda/arena.hpp"
 #include "kernels/cuda/heads.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/online_softmax.cuh"
 
 namespace lolcats::cuda {
 
@@ -9,8 +10,6 @@ namespace {
 constexpr int query_tile = 128; ///< queries of a block, 16 a warp
 constexpr int key_tile = 64;
 constexpr int softmax_threads = query_tile / 16 * warp_size;
-constexpr float log2_e = 1.4426950408889634F;
-constexpr float no_score = -1e30F;
 
 struct SoftmaxArguments {
     AttentionShape shape;
@@ -19,35 +18,6 @@ struct SoftmaxArguments {
     const BFloat* v; ///< [B H_kv, T, d]
     float* y;
     float* log_sum;
-};
-
-/// The online softmax of 16 rows, two of them a lane: g and g + 8.
-struct OnlineSoftmax {
-    float maximum[2] = {no_score, no_score}; ///< in units of 1 / log2(e)
-    float total[2] = {0, 0};                 ///< this lane's part
-
-    /// Turns scores into exponentials; returns what earlier results must be multiplied with.
-    template <int Tiles>
-    __device__ void update(float (&scores)[Tiles][4], float (&rescale)[2]) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            float top = maximum[r];
-#pragma unroll
-            for (int j = 0; j < Tiles; ++j) top = fmaxf(top, fmaxf(scores[j][2 * r], scores[j][2 * r + 1]));
-            top = row_maximum(top);
-            rescale[r] = exp2_approximate(maximum[r] - top);
-            maximum[r] = top;
-            float sum = 0;
-#pragma unroll
-            for (int j = 0; j < Tiles; ++j)
-#pragma unroll
-                for (int e = 2 * r; e < 2 * r + 2; ++e) {
-                    scores[j][e] = exp2_approximate(scores[j][e] - top);
-                    sum += scores[j][e];
-                }
-            total[r] = total[r] * rescale[r] + sum;
-        }
-    }
 };
 
 template <int D>
@@ -132,7 +102,7 @@ __global__ __launch_bounds__(softmax_threads) void softmax_attention_kernel(Soft
         });
         float rescale[2];
         softmax.update(scores, rescale);
-        for_each_element(y, [&](int row, int, float& value) { value *= row < 8 ? rescale[0] : rescale[1]; });
+        scale_rows(y, rescale);
 #pragma unroll
         for (int step = 0; step < key_tile / 16; ++step) {
             Pair weights[4];

@@ -189,6 +189,13 @@ __device__ inline void copy_tile(BFloat* tile, const BFloat* from, std::size_t r
     }
 }
 
+/// All copies of all threads of the block have arrived.
+__device__ inline void wait_for_copies_of_block() {
+    commit_copies();
+    wait_for_copies<0>();
+    __syncthreads();
+}
+
 /// The block's dynamic shared memory.
 __device__ inline BFloat* shared_memory() {
     extern __shared__ __align__(128) unsigned char lolcats_shared_memory[];

@@ -63,11 +63,13 @@ struct Place {
 
 /// Where threads first .. first + count wait for each other.
 struct Meeting {
-    int first = 0;
-    int count = 0;
+    int first;
+    int count;
     Place place;
     int arrived = 0;
     void* given[warp_size] = {};
+
+    Meeting(int first, int count) : first(first), count(count) {}
 };
 
 struct Fiber {
@@ -88,7 +90,7 @@ constexpr std::size_t stack_bytes = 128 * 1024;
 struct Engine {
     std::vector<Fiber> fibers;
     std::vector<Meeting> warps;
-    Meeting block;
+    Meeting block{0, 0};
     const std::function<void()>* body = nullptr;
     ucontext_t scheduler;
     int current = 0;
@@ -188,10 +190,10 @@ void check_guard() {
 
 void run_block() {
     std::memset(lolcats_shared_memory, poison, engine.shared + guard);
-    engine.block = {.first = 0, .count = engine.threads};
+    engine.block = Meeting(0, engine.threads);
     engine.warps.clear();
     for (int first = 0; first < engine.threads; first += warp_size)
-        engine.warps.push_back({.first = first, .count = warp_size});
+        engine.warps.emplace_back(first, warp_size);
     for (int i = 0; i < engine.threads; ++i) start_fiber(engine.fibers[i]);
     for (int unfinished = engine.threads; unfinished > 0;) {
         bool progress = false;
