@@ -55,7 +55,9 @@ struct RowMap {
     __device__ bool is_exponential() const {
         return kind == FeatureMapKind::exp_dim || kind == FeatureMapKind::exp_dim_half;
     }
-    __device__ float exponential(float x) const { return __expf(sign * x - top); }
+    __device__ float exponential(float x) const {
+        return __expf(sign * x - top);
+    }
 
     __device__ float operator()(float x) const {
         float phi;
@@ -70,8 +72,12 @@ struct RowMap {
     }
 
     /// dphi, or zero where the floor bites.
-    __device__ static float through_floor(float phi, float dphi) { return phi > floor_of_features ? dphi : 0; }
-    __device__ bool is_extreme(float x) const { return sign * x == top; }
+    __device__ static float through_floor(float phi, float dphi) {
+        return phi > floor_of_features ? dphi : 0;
+    }
+    __device__ bool is_extreme(float x) const {
+        return sign * x == top;
+    }
 
     /// dz of one feature, given the row's sum of phi dphi and how many of its z are at the extreme.
     __device__ float gradient(float x, float phi, float dphi, float sum, float ties) const {
@@ -142,8 +148,8 @@ struct BackwardArguments {
     bool add_dx;
 };
 
-/// dz += what one half of the features passes on, and returns the lane's part of phi . dphi. dphi: that half of the first
-/// row, whose rows from `valid` on count as zero; it is read twice rather than kept.
+/// dz += what one half of the features passes on, and returns the lane's part of phi . dphi. dphi: that half of the
+/// first row, whose rows from `valid` on count as zero; it is read twice rather than kept.
 template <int Tiles>
 __device__ float add_activation_gradient(FeatureMapKind kind, float sign, const float (&z)[Tiles][4], const float* dphi,
                                          int width, int valid, float (&dz)[Tiles][4]) {
@@ -152,7 +158,8 @@ __device__ float add_activation_gradient(FeatureMapKind kind, float sign, const 
     for (int r = 0; r < 2; ++r) {
         const RowMap map(kind, sign, z, r);
         const bool exists = lane_row() + 8 * r < valid;
-        const float* const row = dphi + static_cast<std::size_t>(exists ? lane_row() + 8 * r : 0) * width + lane_column();
+        const float* const row =
+            dphi + static_cast<std::size_t>(exists ? lane_row() + 8 * r : 0) * width + lane_column();
         const auto gradient_pair = [&](int j) {
             return exists ? *reinterpret_cast<const float2*>(row + 8 * j) : float2{0, 0};
         };
@@ -289,14 +296,13 @@ __global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(Backw
             for (int step = 0; step < tile_rows / 16; ++step) {
                 Pair left[4];
                 load_left_transposed(left, x_tile + step * 16 * pitch(D) + Tile::row(), pitch(D));
-                multiply_step<Tile::pairs * 16>(weight_gradient, left,
-                                                dz_tile + step * 16 * pitch(F) + Tile::column(), pitch(F));
+                multiply_step<Tile::pairs * 16>(weight_gradient, left, dz_tile + step * 16 * pitch(F) + Tile::column(),
+                                                pitch(F));
             }
         __syncthreads();
     }
 
-    float* const out = arguments.partials +
-                       (static_cast<std::size_t>(blockIdx.x) * heads.count + local) * (D * F + 2);
+    float* const out = arguments.partials + (static_cast<std::size_t>(blockIdx.x) * heads.count + local) * (D * F + 2);
     if (Tile::exists())
         for_each_element(weight_gradient, [&](int row, int column, float& value) {
             out[(Tile::row() + row) * F + Tile::column() + column] = value;
@@ -353,16 +359,23 @@ template <class Body>
 void for_map_sizes(int head_dim, int feature_dim, const Body& body) {
     const auto with_head_dim = [&]<int D>() {
         switch (feature_dim) {
-        case 16: return body.template operator()<D, 16>();
-        case 32: return body.template operator()<D, 32>();
-        case 64: return body.template operator()<D, 64>();
-        default: return body.template operator()<D, 128>();
+        case 16:
+            return body.template operator()<D, 16>();
+        case 32:
+            return body.template operator()<D, 32>();
+        case 64:
+            return body.template operator()<D, 64>();
+        default:
+            return body.template operator()<D, 128>();
         }
     };
     switch (head_dim) {
-    case 32: return with_head_dim.template operator()<32>();
-    case 64: return with_head_dim.template operator()<64>();
-    default: return with_head_dim.template operator()<128>();
+    case 32:
+        return with_head_dim.template operator()<32>();
+    case 64:
+        return with_head_dim.template operator()<64>();
+    default:
+        return with_head_dim.template operator()<128>();
     }
 }
 
@@ -372,8 +385,8 @@ dim3 map_blocks(const Heads& heads) {
 
 } // namespace
 
-/// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) bf16, 36 KiB at d = 128, f = 64. Moves 2 d bytes a row
-/// in and 2 d' out; 4 d f FLOP a row.
+/// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) bf16, 36 KiB at d = 128, f = 64. Moves 2 d bytes a
+/// row in and 2 d' out; 4 d f FLOP a row.
 void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, const BFloat* x, BFloat* phi,
                          cudaStream_t stream) {
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {
@@ -387,22 +400,23 @@ std::size_t feature_map_partials(const Heads& heads, int feature_dim) {
     return size * heads.count * segment_count(heads.shape.length);
 }
 
-/// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) + 128 (d + f + 16) bf16, 88 KiB at d = 128, f = 64.
-/// Moves 2 d + 4 d' bytes a row in, with dx 8 d more; 6 d f FLOP a row, with dx 8 d f. Then one pass over the partial sums.
+/// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) + 128 (d + f + 16) bf16, 88 KiB at d = 128, f
+/// = 64. Moves 2 d + 4 d' bytes a row in, with dx 8 d more; 6 d f FLOP a row, with dx 8 d f. Then one pass over the
+/// partial sums.
 void feature_map_backward(const Heads& heads, const StudentForm& form, const MapPointers& map, const float* factors,
                           Rows rows, const BFloat* x, const float* dphi, float* partials, const MapGradients& gradients,
                           cudaStream_t stream) {
     const int segments = segment_count(heads.shape.length);
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {
         const std::size_t shared = (2 * D * pitch(F) + tile_rows * (pitch(D) + pitch(F))) * sizeof(BFloat);
-        launch("feature_map_backward", feature_map_backward_kernel<D, F>, map_blocks(heads), map_threads, shared, stream,
-               BackwardArguments{heads, map, rows, x, dphi, partials, gradients.input, gradients.add_input});
+        launch("feature_map_backward", feature_map_backward_kernel<D, F>, map_blocks(heads), map_threads, shared,
+               stream, BackwardArguments{heads, map, rows, x, dphi, partials, gradients.input, gradients.add_input});
     });
     constexpr int threads = 256;
     const int weights = heads.shape.head_dim * map.feature_dim;
     launch("add_partials", add_partials_kernel,
-           dim3(static_cast<unsigned>((weights + 2 + threads - 1) / threads), static_cast<unsigned>(heads.count)), threads,
-           0, stream, SumArguments{heads, form, factors, partials, segments, weights, gradients});
+           dim3(static_cast<unsigned>((weights + 2 + threads - 1) / threads), static_cast<unsigned>(heads.count)),
+           threads, 0, stream, SumArguments{heads, form, factors, partials, segments, weights, gradients});
 }
 
 } // namespace lolcats::cuda

@@ -54,8 +54,8 @@ __device__ void store_rows(const SoftmaxArguments& arguments, int index, int fir
     }
 }
 
-/// One block: 128 queries of a head, a warp 16 of them. Key tiles are copied into two buffers in turn, the next one while
-/// this one is used.
+/// One block: 128 queries of a head, a warp 16 of them. Key tiles are copied into two buffers in turn, the next one
+/// while this one is used.
 template <int D>
 __global__ __launch_bounds__(softmax_threads) void softmax_attention_kernel(SoftmaxArguments arguments) {
     const AttentionShape& shape = arguments.shape;
@@ -113,8 +113,8 @@ __global__ __launch_bounds__(softmax_threads) void softmax_attention_kernel(Soft
     store_rows<D>(arguments, index, warp_first, softmax, y);
 }
 
-/// Blocks: B H x T / 128 of 256 threads; shared memory 4 x 64 x (d + 8) bf16, 68 KiB at d = 128. Moves q and y once, k and
-/// v once a query tile (from L2); 2 T^2 d FLOP a head beside the exponentials.
+/// Blocks: B H x T / 128 of 256 threads; shared memory 4 x 64 x (d + 8) bf16, 68 KiB at d = 128. Moves q and y once, k
+/// and v once a query tile (from L2); 2 T^2 d FLOP a head beside the exponentials.
 template <int D>
 void launch_softmax_attention(const SoftmaxArguments& arguments, cudaStream_t stream) {
     const AttentionShape& shape = arguments.shape;
@@ -145,9 +145,12 @@ void softmax_attention(const AttentionShape& shape, const AttentionInputs& input
     pack_keys(shape, inputs, keys, stream);
     const SoftmaxArguments arguments{shape, inputs.q, keys.k, keys.v, y, log_sum};
     switch (shape.head_dim) {
-    case 32: return launch_softmax_attention<32>(arguments, stream);
-    case 64: return launch_softmax_attention<64>(arguments, stream);
-    default: return launch_softmax_attention<128>(arguments, stream);
+    case 32:
+        return launch_softmax_attention<32>(arguments, stream);
+    case 64:
+        return launch_softmax_attention<64>(arguments, stream);
+    default:
+        return launch_softmax_attention<128>(arguments, stream);
     }
 }
 

@@ -28,8 +28,7 @@ struct ForwardMemory {
     }
 
     ForwardMemory(const AttentionShape& shape, const StudentForm& form, std::size_t count, Arena& arena)
-        : keys(shape, arena),
-          losses(arena.take<float>(losses_a_head(shape, form) * shape.batch * shape.heads)) {
+        : keys(shape, arena), losses(arena.take<float>(losses_a_head(shape, form) * shape.batch * shape.heads)) {
         const std::size_t p = features(form.map, form.feature_dim);
         const std::size_t d = shape.head_dim;
         const std::size_t rows = count * shape.length;
@@ -76,7 +75,8 @@ struct StudentTiles {
 
     static std::size_t bytes(const StudentForm& form) {
         const int w = form.window;
-        const int elements = (2 * w + (2 * w > P ? 2 * w : P)) * pitch(D) + (has_local_far(form.near) ? w * pitch(P) : 0);
+        const int elements =
+            (2 * w + (2 * w > P ? 2 * w : P)) * pitch(D) + (has_local_far(form.near) ? w * pitch(P) : 0);
         return static_cast<std::size_t>(elements) * sizeof(BFloat);
     }
 };
@@ -88,9 +88,8 @@ __device__ void add_near_keys(const Pair (&q)[D / 16][4], const BFloat* keys, co
     float scores[2][4];
     clear(scores);
     multiply_transposed<D, 16>(scores, q, keys, pitch(D));
-    for_each_element(scores, [&](int row, int column, float& score) {
-        score = visible(row, column) ? score * scale : no_score;
-    });
+    for_each_element(
+        scores, [&](int row, int column, float& score) { score = visible(row, column) ? score * scale : no_score; });
     float rescale[2];
     softmax.update(scores, rescale);
     if (__any_sync(0xffffffffU, rescale[0] != 1 || rescale[1] != 1)) scale_rows(y, rescale);
@@ -118,8 +117,8 @@ __device__ void store_outputs(const StudentArguments& arguments, int local, int 
     for (int r = 0; r < 2; ++r) {
         const int n = first + lane_row() + 8 * r;
         if (n >= shape.length) continue;
-        const std::size_t at = head_offset(shape, shape.heads, index) +
-                               static_cast<std::size_t>(n) * shape.heads * D + lane_column();
+        const std::size_t at =
+            head_offset(shape, shape.heads, index) + static_cast<std::size_t>(n) * shape.heads * D + lane_column();
         if (lane_column() == 0)
             arguments.normalizer[static_cast<std::size_t>(index) * shape.length + n] = total[r] * lambda;
 #pragma unroll
@@ -141,8 +140,8 @@ __device__ void store_outputs(const StudentArguments& arguments, int local, int 
         arguments.memory.losses[(static_cast<std::size_t>(index) * gridDim.x + blockIdx.x) * warps + warp()] = error;
 }
 
-/// One block: one chunk of one head's queries, a warp 16 of them: near keys of the chunk and of the one before, then far
-/// keys among these, then the far state.
+/// One block: one chunk of one head's queries, a warp 16 of them: near keys of the chunk and of the one before, then
+/// far keys among these, then the far state.
 template <int D, int P>
 __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(StudentArguments arguments) {
     const Heads& heads = arguments.heads;
@@ -189,19 +188,22 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
     float near_total[2] = {1e-12F, 1e-12F}; // without near keys, the floor of the sum
     if (has_near) {
         Pair q[D / 16][4];
-        load_rows<D>(q, head_rows(heads, Rows::queries, memory.q, local, D) + static_cast<std::size_t>(first + block16) * D,
-                     D, valid);
+        load_rows<D>(
+            q, head_rows(heads, Rows::queries, memory.q, local, D) + static_cast<std::size_t>(first + block16) * D, D,
+            valid);
         const float scale = log2_e / sqrtf(static_cast<float>(D));
         OnlineSoftmax softmax;
         for (int key = 0; key <= block16; key += 16)
-            add_near_keys<D>(q, tiles.own + key * pitch(D), tiles.own + (w + key) * pitch(D), scale,
-                             [=](int row, int column) { return key + column <= block16 + row; }, softmax, y);
+            add_near_keys<D>(
+                q, tiles.own + key * pitch(D), tiles.own + (w + key) * pitch(D), scale,
+                [=](int row, int column) { return key + column <= block16 + row; }, softmax, y);
         __syncthreads();
         if (has_state) copy_state<D, P>(tiles.own, memory.states, state_index);
         const bool whole = near == NearKeys::terrace;
         for (int key = whole ? 0 : block16; other >= 0 && key < w; key += 16)
-            add_near_keys<D>(q, tiles.other + key * pitch(D), tiles.other + (w + key) * pitch(D), scale,
-                             [=](int row, int column) { return whole || key + column > block16 + row; }, softmax, y);
+            add_near_keys<D>(
+                q, tiles.other + key * pitch(D), tiles.other + (w + key) * pitch(D), scale,
+                [=](int row, int column) { return whole || key + column > block16 + row; }, softmax, y);
         const float ratio = factors.gamma / lambda;
         scale_rows(y, {ratio, ratio});
         for (int r = 0; r < 2; ++r) near_total[r] = ratio * row_sum(softmax.total[r]);
@@ -259,9 +261,9 @@ __global__ __launch_bounds__(sum_threads) void sum_losses_kernel(const float* pa
     if (threadIdx.x == 0) *loss = sums[0];
 }
 
-/// Blocks: chunks x count of 2 w threads; shared memory (2 w + max(2 w, d')) (d + 8) bf16, 68 KiB at w = 64, d = d' = 128,
-/// and w (d' + 8) more unless for the terrace. Moves, a row: q, phi_q, y, for the loss teacher and dy, k and v twice, and
-/// 2 d' d / w bytes of state; (4 to 8) w d + 2 d' d FLOP.
+/// Blocks: chunks x count of 2 w threads; shared memory (2 w + max(2 w, d')) (d + 8) bf16, 68 KiB at w = 64, d = d' =
+/// 128, and w (d' + 8) more unless for the terrace. Moves, a row: q, phi_q, y, for the loss teacher and dy, k and v
+/// twice, and 2 d' d / w bytes of state; (4 to 8) w d + 2 d' d FLOP.
 void launch_student_attention(const StudentArguments& arguments, cudaStream_t stream) {
     const Heads& heads = arguments.heads;
     const StudentForm& form = arguments.form;
@@ -309,8 +311,8 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
         if (has_local_far(form.near) || chunk_count(shape.length, form.window) > state_lag(form.near)) {
             feature_map_forward(heads, q_map, Rows::queries, memory.q, memory.phi_q, stream);
             feature_map_forward(heads, k_map, Rows::keys, memory.keys.k, memory.phi_k, stream);
-            scan_states(heads, form, Direction::forward, memory.phi_k, Rows::keys, memory.keys.v, nullptr, memory.states,
-                        memory.sums, stream);
+            scan_states(heads, form, Direction::forward, memory.phi_k, Rows::keys, memory.keys.v, nullptr,
+                        memory.states, memory.sums, stream);
         }
         StudentArguments arguments{heads, form, parameters.window_factors, memory, y, normalizer, nullptr, 0, nullptr};
         if (error != nullptr) {

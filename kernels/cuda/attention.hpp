@@ -2,10 +2,10 @@
 /// Tensor-core twins of the attention kernels, in plain CUDA: device pointers, shapes and a stream.
 ///
 /// They compute what softmax_attention.hpp, student_attention.hpp and transfer_loss.hpp state (paper equations 5 to 8),
-/// with these roundings: q, k, v, the features phi, the far state and the attention weights enter products as bf16, and so
-/// does dy / normalizer; products are summed in float. The product x W of a feature map takes W as the sum of two bf16
-/// numbers, so z has the accuracy of float for the rounded x. Softmax, activations, sums of weights and all gradients of
-/// parameters are in float. Results do not depend on how blocks are scheduled.
+/// with these roundings: q, k, v, the features phi, the far state and the attention weights enter products as bf16, and
+/// so does dy / normalizer; products are summed in float. The product x W of a feature map takes W as the sum of two
+/// bf16 numbers, so z has the accuracy of float for the rounded x. Softmax, activations, sums of weights and all
+/// gradients of parameters are in float. Results do not depend on how blocks are scheduled.
 ///
 /// All functions enqueue on `stream` and return; a launch that CUDA refuses throws std::runtime_error with the kernel's
 /// name. Pointers are to device memory, aligned to 16 bytes, arrays dense and row-major. Shapes for which `supports` is

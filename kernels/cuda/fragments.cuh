@@ -1,8 +1,9 @@
 #pragma once
 /// Products of small bf16 matrices by one warp: the operands' fragments and how they are read from memory.
 ///
-/// Matrices in shared memory are row-major with `pitch(columns)` elements a row: 16 bytes more than the columns need, so
-/// that the eight rows that one 8 x 8 load touches lie in different banks. Lane l has row g = l / 4 and pair t = l % 4.
+/// Matrices in shared memory are row-major with `pitch(columns)` elements a row: 16 bytes more than the columns need,
+/// so that the eight rows that one 8 x 8 load touches lie in different banks. Lane l has row g = l / 4 and pair t = l
+/// % 4.
 #include "kernels/attention_form.hpp"
 #include "kernels/cuda/ptx.cuh"
 

@@ -12,8 +12,8 @@ __global__ void pack_heads_kernel(AttentionShape shape, int heads, int first, co
     const int quads = shape.head_dim / 4;
     const std::size_t i = static_cast<std::size_t>(blockIdx.x) * pack_threads + threadIdx.x;
     if (i >= static_cast<std::size_t>(shape.length) * quads) return;
-    const std::size_t from =
-        head_offset(shape, heads, first + static_cast<int>(blockIdx.y)) + i / quads * heads * shape.head_dim + i % quads * 4;
+    const std::size_t from = head_offset(shape, heads, first + static_cast<int>(blockIdx.y)) +
+                             i / quads * heads * shape.head_dim + i % quads * 4;
     const float4 x = *reinterpret_cast<const float4*>(rows + from);
     const std::size_t to = (static_cast<std::size_t>(blockIdx.y) * shape.length * quads + i) * 4;
     Pair* out = reinterpret_cast<Pair*>(packed + to);
@@ -31,7 +31,8 @@ void pack_heads(const AttentionShape& shape, int heads, int first, int count, co
            heads, first, rows, packed);
 }
 
-void pack_keys(const AttentionShape& shape, const AttentionInputs& inputs, const PackedKeys& keys, cudaStream_t stream) {
+void pack_keys(const AttentionShape& shape, const AttentionInputs& inputs, const PackedKeys& keys,
+               cudaStream_t stream) {
     const int count = shape.batch * shape.kv_heads;
     pack_heads(shape, shape.kv_heads, 0, count, inputs.k, keys.k, stream);
     pack_heads(shape, shape.kv_heads, 0, count, inputs.v, keys.v, stream);

@@ -37,8 +37,8 @@ __device__ float weighted_column_sum(const BFloat* column, int row_length, int r
     return sum;
 }
 
-/// One block: one slice of one head's state, carried in registers over all chunks in turn; the next chunk is copied while
-/// this one is added.
+/// One block: one slice of one head's state, carried in registers over all chunks in turn; the next chunk is copied
+/// while this one is added.
 template <int D, int P>
 __global__ __launch_bounds__((Slice<D, P>::threads)) void scan_states_kernel(ScanArguments arguments) {
     using S = Slice<D, P>;
@@ -106,8 +106,8 @@ __global__ __launch_bounds__((Slice<D, P>::threads)) void scan_states_kernel(Sca
 
 } // namespace
 
-/// Blocks: d' d / 4096 x count of 128 threads; shared memory 4 w x 72 bf16, 36 KiB at w = 64. Moves 2 (d' + d) bytes a row
-/// in, times the slices that share it, and 2 d' d / w a row out; 2 d' d FLOP a row. A chunk after the other.
+/// Blocks: d' d / 4096 x count of 128 threads; shared memory 4 w x 72 bf16, 36 KiB at w = 64. Moves 2 (d' + d) bytes a
+/// row in, times the slices that share it, and 2 d' d / w a row out; 2 d' d FLOP a row. A chunk after the other.
 void scan_states(const Heads& heads, const StudentForm& form, Direction direction, const BFloat* phi, Rows value_rows,
                  const BFloat* values, const float* weights, BFloat* states, float* sums, cudaStream_t stream) {
     for_sizes(heads.shape.head_dim, features(form.map, form.feature_dim), [&]<int D, int P>() {

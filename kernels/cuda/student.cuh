@@ -19,8 +19,8 @@ LOLCATS_FUNCTION constexpr int state_lag(NearKeys near) {
     return near == NearKeys::none ? 1 : 2;
 }
 
-/// How many chunks back those keys are of which a query sees the ones up to its own place in the chunk as far. There are
-/// none for the terrace.
+/// How many chunks back those keys are of which a query sees the ones up to its own place in the chunk as far. There
+/// are none for the terrace.
 LOLCATS_FUNCTION constexpr int local_far_lag(NearKeys near) {
     return near == NearKeys::none ? 0 : 1;
 }
@@ -90,7 +90,8 @@ void feature_map_backward(const Heads& heads, const StudentForm& form, const Map
 enum class Direction { forward, backward };
 
 /// For each chunk, states = sum of phi_j value_j^T and sums = sum of weight_j phi_j over the rows j of all chunks that
-/// are at least state_lag before it (after it, backward); `weights` null: 1. Chunks with no such rows are left unwritten.
+/// are at least state_lag before it (after it, backward); `weights` null: 1. Chunks with no such rows are left
+/// unwritten.
 void scan_states(const Heads& heads, const StudentForm& form, Direction direction, const BFloat* phi, Rows value_rows,
                  const BFloat* values, const float* weights, BFloat* states, float* sums, cudaStream_t stream);
 
@@ -99,16 +100,23 @@ template <class Body>
 void for_sizes(int head_dim, int features, const Body& body) {
     const auto with_head_dim = [&]<int D>() {
         switch (features) {
-        case 32: return body.template operator()<D, 32>();
-        case 64: return body.template operator()<D, 64>();
-        case 128: return body.template operator()<D, 128>();
-        default: return body.template operator()<D, 256>();
+        case 32:
+            return body.template operator()<D, 32>();
+        case 64:
+            return body.template operator()<D, 64>();
+        case 128:
+            return body.template operator()<D, 128>();
+        default:
+            return body.template operator()<D, 256>();
         }
     };
     switch (head_dim) {
-    case 32: return with_head_dim.template operator()<32>();
-    case 64: return with_head_dim.template operator()<64>();
-    default: return with_head_dim.template operator()<128>();
+    case 32:
+        return with_head_dim.template operator()<32>();
+    case 64:
+        return with_head_dim.template operator()<64>();
+    default:
+        return with_head_dim.template operator()<128>();
     }
 }
 

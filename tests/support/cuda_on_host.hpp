@@ -84,7 +84,7 @@ T exchange(const char* what, T value, const Pick& pick) {
 #define __syncthreads() cuda_on_host::block_barrier(__FILE__, __LINE__)
 
 inline void __syncwarp() {
-    cuda_on_host::exchange("__syncwarp", 0, [](const int (&)[32], int) { return 0; });
+    cuda_on_host::exchange("__syncwarp", 0, [](const int(&)[32], int) { return 0; });
 }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int distance) {
@@ -92,7 +92,7 @@ T __shfl_xor_sync(unsigned, T value, int distance) {
                                   [=](const T(&all)[32], int lane) { return all[lane ^ distance]; });
 }
 inline int __any_sync(unsigned, int value) {
-    return cuda_on_host::exchange("__any_sync", value, [](const int (&all)[32], int) {
+    return cuda_on_host::exchange("__any_sync", value, [](const int(&all)[32], int) {
         int any = 0;
         for (const int each : all) any |= each;
         return any;

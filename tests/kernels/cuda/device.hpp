@@ -25,7 +25,8 @@ protected:
         int devices = 0;
         const cudaError_t status = cudaGetDeviceCount(&devices);
         if (status != cudaSuccess || devices == 0)
-            GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
+            GTEST_SKIP() << "no CUDA device: "
+                         << cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
     }
 };
 #endif

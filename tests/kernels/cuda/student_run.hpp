@@ -17,6 +17,20 @@ inline NaiveInputs rounded_inputs(const StudentCase& c, unsigned seed) {
     return in;
 }
 
+inline StudentCase student_case(NearKeys near, int length, int window, int d = 32, int f = 16) {
+    return {{.batch = 1, .length = length, .heads = 2, .kv_heads = 1, .head_dim = d},
+            {near, window, FeatureMapKind::hedgehog, f, false}};
+}
+
+/// The sizes of real models, three chunks each and not all of the last one.
+inline std::vector<StudentCase> size_cases(NearKeys near) {
+    std::vector<StudentCase> cases = {student_case(near, 147, 64, 64, 32), student_case(near, 147, 64, 128, 64),
+                                      student_case(near, 70, 32, 64, 128), student_case(near, 75, 32, 128, 128),
+                                      student_case(near, 261, 128, 64, 64)};
+    for (StudentCase& c : cases) c.shape.heads = 1;
+    return cases;
+}
+
 inline std::string case_name(const StudentCase& c) {
     return name(c.form.near) + " kind " + std::to_string(static_cast<int>(c.form.map)) + " d " +
            std::to_string(c.shape.head_dim) + " f " + std::to_string(c.form.feature_dim) + " w " +

@@ -7,7 +7,8 @@
 namespace lolcats::test {
 namespace {
 
-/// Weights are rounded to bf16, 2^-9 at most and a third of that in the root mean square; sums of many average it further.
+/// Weights are rounded to bf16, 2^-9 at most and a third of that in the root mean square; sums of many average it
+/// further.
 constexpr double output_tolerance = 2e-3;
 /// Scores are sums of exact products in float.
 constexpr double log_sum_tolerance = 2e-6;
@@ -47,9 +48,9 @@ CUDA_TEST(SoftmaxAttentionRefusesWhatItCannotDo) {
     EXPECT_FALSE(cuda::supports({.batch = 1, .length = 8, .heads = 2, .kv_heads = 1, .head_dim = 48}));
     const AttentionShape shape{.batch = 1, .length = 8, .heads = 2, .kv_heads = 1, .head_dim = 32};
     const auto x = poisoned_on_device(8 * 2 * 32);
-    EXPECT_THROW(cuda::softmax_attention(shape, {x.data(), x.data(), x.data()}, x.data(), x.data(),
-                                         {x.data(), 100}, nullptr),
-                 std::invalid_argument);
+    EXPECT_THROW(
+        cuda::softmax_attention(shape, {x.data(), x.data(), x.data()}, x.data(), x.data(), {x.data(), 100}, nullptr),
+        std::invalid_argument);
 }
 
 } // namespace
