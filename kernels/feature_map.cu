@@ -89,7 +89,7 @@ struct RowMap {
     }
 };
 
-struct ForwardArguments {
+struct MapForwardArguments {
     Heads heads;
     MapPointers map;
     Rows rows;
@@ -99,7 +99,7 @@ struct ForwardArguments {
 
 /// One block: up to 512 rows of one head, a warp 16 of each 128.
 template <int D, int F>
-__global__ __launch_bounds__(map_threads) void feature_map_kernel(ForwardArguments arguments) {
+__global__ __launch_bounds__(map_threads) void feature_map_kernel(MapForwardArguments arguments) {
     const Heads& heads = arguments.heads;
     const int length = heads.shape.length;
     const int local = static_cast<int>(blockIdx.y);
@@ -137,7 +137,7 @@ __global__ __launch_bounds__(map_threads) void feature_map_kernel(ForwardArgumen
     }
 }
 
-struct BackwardArguments {
+struct MapBackwardArguments {
     Heads heads;
     MapPointers map;
     Rows rows;
@@ -194,7 +194,7 @@ __device__ float add_activation_gradient(FeatureMapKind kind, float sign, const 
 
 /// dx of a warp's 16 rows from `first` on: dz W^T, in slices of columns that keep registers few.
 template <int D, int F>
-__device__ void store_input_gradient(const BackwardArguments& arguments, int index, int first,
+__device__ void store_input_gradient(const MapBackwardArguments& arguments, int index, int first,
                                      const float (&dz)[F / 8][4], const BFloat* weights) {
     constexpr int slice = D < 64 ? D : 64;
     const AttentionShape& shape = arguments.heads.shape;
@@ -236,7 +236,7 @@ struct WeightTile {
 
 /// One block: up to 512 rows of one head, 128 at a time: dz of 16 rows a warp, then dW += x^T dz of all.
 template <int D, int F>
-__global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(BackwardArguments arguments) {
+__global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(MapBackwardArguments arguments) {
     using Tile = WeightTile<D, F>;
     const Heads& heads = arguments.heads;
     const int length = heads.shape.length;
@@ -391,7 +391,7 @@ void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, 
                          cudaStream_t stream) {
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {
         launch("feature_map", feature_map_kernel<D, F>, map_blocks(heads), map_threads,
-               2 * D * pitch(F) * sizeof(BFloat), stream, ForwardArguments{heads, map, rows, x, phi});
+               2 * D * pitch(F) * sizeof(BFloat), stream, MapForwardArguments{heads, map, rows, x, phi});
     });
 }
 
@@ -410,7 +410,7 @@ void feature_map_backward(const Heads& heads, const StudentForm& form, const Map
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {
         const std::size_t shared = (2 * D * pitch(F) + tile_rows * (pitch(D) + pitch(F))) * sizeof(BFloat);
         launch("feature_map_backward", feature_map_backward_kernel<D, F>, map_blocks(heads), map_threads, shared,
-               stream, BackwardArguments{heads, map, rows, x, dphi, partials, gradients.input, gradients.add_input});
+               stream, MapBackwardArguments{heads, map, rows, x, dphi, partials, gradients.input, gradients.add_input});
     });
     constexpr int threads = 256;
     const int weights = heads.shape.head_dim * map.feature_dim;

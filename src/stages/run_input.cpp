@@ -1,5 +1,6 @@
 #include "src/stages/run_input.hpp"
 
+#include "kernels/attention_twin.hpp"
 #include "kernels/elementwise.hpp"
 #include "lolcats/error.hpp"
 
@@ -31,7 +32,9 @@ void RunInput::embed(std::span<const std::int64_t> sequences, const Matrix<float
     lolcats::embed<float>(checkpoint, config, storage, ids, x);
 }
 
-Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
+namespace {
+
+Arithmetic wanted_arithmetic(const Options& options, const Communicator& world) {
     if (options.gemm == "exact") return Arithmetic::exact;
     if (options.gemm == "f32") return Arithmetic::f32;
     if (options.gemm == "bf16") return Arithmetic::bf16;
@@ -40,6 +43,14 @@ Arithmetic choose_arithmetic(const Options& options, const Communicator& world) 
     if (world.rank() == 0) fastest = measure_arithmetic();
     world.broadcast(&fastest, sizeof fastest, 0);
     return fastest;
+}
+
+} // namespace
+
+Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
+    const Arithmetic arithmetic = wanted_arithmetic(options, world);
+    twin::use_tensor_cores(arithmetic == Arithmetic::bf16);
+    return arithmetic;
 }
 
 void round_residual(Storage storage, const Matrix<float>& x) {
