@@ -206,6 +206,7 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
                 [=](int row, int column) { return whole || key + column > block16 + row; }, softmax, y);
         const float ratio = factors.gamma / lambda;
         scale_rows(y, {ratio, ratio});
+#pragma unroll
         for (int r = 0; r < 2; ++r) near_total[r] = ratio * row_sum(softmax.total[r]);
     } else if (has_state) {
         copy_state<D, P>(tiles.own, memory.states, state_index);
@@ -226,6 +227,7 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
             Pair left[4];
             as_left(left, weights, 0);
             // The sum of the weights as they enter the product: where there is one key, y is its value.
+#pragma unroll
             for (int i = 0; i < 4; ++i) far_total[i % 2] += low(left[i]) + high(left[i]);
             multiply_step<D>(y, left, tiles.other + (w + key) * pitch(D), pitch(D));
         }

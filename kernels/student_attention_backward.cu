@@ -271,6 +271,7 @@ __global__ __launch_bounds__(largest_threads) void far_queries_kernel(BackwardAr
         add_products<D, slice>(work, dphi, work.queries(memory.phi_q, P), P, feature, products);
     }
     // Scaling all weights changes nothing, so what the near ones gain the far ones lose.
+#pragma unroll
     for (int r = 0; r < 2; ++r) {
         const float total = -row_sum(products[r]);
         if (lane_column() == 0 && lane_row() + 8 * r < work.valid())
@@ -420,6 +421,7 @@ __global__ __launch_bounds__(largest_threads) void near_queries_kernel(BackwardA
     const RowStatistic near_total{work.queries(memory.near_total, 1), length};
     const float u[2] = {output_dot(n), output_dot(n + 8)};
     const float share[2] = {near_total(n) / maximum[0].count, near_total(n + 8) / maximum[1].count};
+#pragma unroll
     for (int r = 0; r < 2; ++r)
         if (lane_column() == 0 && lane_row() + 8 * r < work.valid()) {
             work.queries(memory.near_maximum, 1)[n + 8 * r] = maximum[r].top;

@@ -8,8 +8,8 @@ namespace lolcats {
 template <class Real>
 double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& dy);
 
-/// Both at once: y and normalizer as of student_attention, then the above of y. The CUDA kernel computes the error while
-/// it has y at hand.
+/// Both at once: y and normalizer as of student_attention, then the above of y. The CUDA kernel computes the error
+/// while it has y at hand.
 template <class Real>
 double student_squared_error(const AttentionShape& shape, const StudentForm& form,
                              const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,

@@ -71,8 +71,7 @@ std::string error_of(void (*kernel)(Arguments...)) {
 TEST(CudaOnHost, ReportsBarriersThatSomeThreadsMiss) {
     EXPECT_NE(error_of(missed_barrier_kernel).find("never come"), std::string::npos) << error_of(missed_barrier_kernel);
     EXPECT_NE(error_of(two_barriers_kernel).find("must meet"), std::string::npos) << error_of(two_barriers_kernel);
-    EXPECT_NE(error_of(missed_shuffle_kernel).find("never come"), std::string::npos)
-        << error_of(missed_shuffle_kernel);
+    EXPECT_NE(error_of(missed_shuffle_kernel).find("never come"), std::string::npos) << error_of(missed_shuffle_kernel);
 }
 
 TEST(CudaOnHost, ReportsWritesBeyondSharedMemory) {

@@ -47,7 +47,8 @@ __global__ void product_kernel(const BFloat* left, Left how, const BFloat* right
     cuda::for_each_element(sums, [&](int row, int column, float& value) { c[row * n + column] = value; });
 }
 
-/// c[m, n] = (A B)[:, 0:16] A', the first product's result as the second one's operand. A [m, 16], B [16, 16], A' [16, n].
+/// c[m, n] = (A B)[:, 0:16] A', the first product's result as the second one's operand. A [m, 16], B [16, 16], A' [16,
+/// n].
 __global__ void chained_kernel(const BFloat* a, const BFloat* b, const BFloat* after, float* c) {
     BFloat* const b_tile = cuda::shared_memory();
     BFloat* const after_tile = b_tile + 16 * pitch(16);
