@@ -2,7 +2,7 @@
 /// Feature maps of the linear branch: phi(x) = clamp_min(activation(x W + b), 1e-12) (paper section 3.1; Hedgehog,
 /// T2R).
 ///
-/// Adding a map: one enumerator, its name in feature_map.cpp, its width in `features`, and one case each in
+/// Adding a map: one enumerator and its width in attention_form.hpp, its name in feature_map.cpp, and one case each in
 /// `feature_map_activate` and `feature_map_gradient`.
 #include "kernels/exponential.hpp"
 #include "kernels/tile.hpp"
@@ -11,21 +11,9 @@
 
 namespace lolcats {
 
-enum class FeatureMapKind { hedgehog, hedgehog_half, t2r, exp_dim, exp_dim_half, pos_elu };
-
 /// Throws Error for an unknown name.
 FeatureMapKind feature_map_kind(const std::string& name);
 const char* feature_map_name(FeatureMapKind kind);
-
-/// True if the map adds a bias, one scalar a head.
-constexpr bool has_bias(FeatureMapKind kind) {
-    return kind == FeatureMapKind::t2r;
-}
-
-/// d', the number of outputs of a map with an f-column weight.
-KOKKOS_INLINE_FUNCTION constexpr int features(FeatureMapKind kind, int f) {
-    return kind == FeatureMapKind::hedgehog || kind == FeatureMapKind::exp_dim ? 2 * f : f;
-}
 
 template <class Real>
 inline constexpr Real feature_floor = Real(1e-12);

@@ -1,3 +1,4 @@
+#include "kernels/attention_twin.hpp"
 #include "kernels/transfer_loss.hpp"
 
 namespace lolcats {
@@ -23,7 +24,28 @@ double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, R
     return total;
 }
 
+template <class Real>
+double student_squared_error(const AttentionShape& shape, const StudentForm& form,
+                             const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
+                             const Matrix<Real>& v, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& y,
+                             const Matrix<Real>& normalizer, const Matrix<Real>& dy) {
+    double error = 0;
+    if (twin::student_squared_error(shape, form, parameters, q, k, v, teacher, scale, y, normalizer, dy, error))
+        return error;
+    student_attention(shape, form, parameters, q, k, v, y, normalizer);
+    return squared_error(y, teacher, scale, dy);
+}
+
 template double squared_error<float>(const Matrix<float>&, const Matrix<float>&, float, const Matrix<float>&);
 template double squared_error<double>(const Matrix<double>&, const Matrix<double>&, double, const Matrix<double>&);
+
+#define LOLCATS_INSTANTIATE(Real)                                                                                      \
+    template double student_squared_error<Real>(const AttentionShape&, const StudentForm&,                             \
+                                                const StudentParameters<Real>&, const Matrix<Real>&,                   \
+                                                const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, Real,   \
+                                                const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&);
+LOLCATS_INSTANTIATE(float)
+LOLCATS_INSTANTIATE(double)
+#undef LOLCATS_INSTANTIATE
 
 } // namespace lolcats

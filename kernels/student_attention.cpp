@@ -1,5 +1,6 @@
 #include "kernels/student_attention.hpp"
 
+#include "kernels/attention_twin.hpp"
 #include "kernels/student_head.hpp"
 #include "lolcats/error.hpp"
 
@@ -83,6 +84,7 @@ template <class Real>
 void student_attention(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
                        const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, const Matrix<Real>& y,
                        const Matrix<Real>& normalizer) {
+    if (twin::student_attention(shape, form, parameters, q, k, v, y, normalizer)) return;
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     Scratch<Real> size;

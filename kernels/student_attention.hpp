@@ -15,23 +15,8 @@
 
 namespace lolcats {
 
-enum class NearKeys {
-    terrace, ///< this chunk and the one before; all earlier chunks are far
-    sliding, ///< the last w keys; all earlier keys are far
-    none     ///< no near keys: plain linear attention, normalised by (sum weight + 1e-12)
-};
-
 /// Throws Error for a name other than terrace, sliding, none.
 NearKeys near_keys(const std::string& name);
-
-/// What every layer's student has in common.
-struct StudentForm {
-    NearKeys near;
-    int window; ///< w, also the chunk length
-    FeatureMapKind map;
-    int feature_dim; ///< f
-    bool affine;     ///< lambda = 1 - gamma
-};
 
 /// Trainable parameters of one layer's student.
 template <class Real>

@@ -1,4 +1,6 @@
 #include "kernels/student_attention.hpp"
+
+#include "kernels/attention_twin.hpp"
 #include "kernels/student_head.hpp"
 
 namespace lolcats {
@@ -320,6 +322,9 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
                                 const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients) {
+    if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients,
+                                         static_cast<const AttentionInputGradients<Real>*>(nullptr)))
+        return;
     launch_backward<false>(shape, form, parameters, q, k, v, y, normalizer, dy, gradients,
                            AttentionInputGradients<Real>{});
 }
@@ -330,6 +335,8 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients,
                                 const AttentionInputGradients<Real>& inputs) {
+    if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, &inputs))
+        return;
     Kokkos::deep_copy(inputs.q, Real(0));
     Kokkos::deep_copy(inputs.k, Real(0));
     Kokkos::deep_copy(inputs.v, Real(0));

@@ -8,6 +8,14 @@ namespace lolcats {
 template <class Real>
 double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& dy);
 
+/// Both at once: y and normalizer as of student_attention, then the above of y. The CUDA kernel computes the error
+/// while it has y at hand.
+template <class Real>
+double student_squared_error(const AttentionShape& shape, const StudentForm& form,
+                             const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
+                             const Matrix<Real>& v, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& y,
+                             const Matrix<Real>& normalizer, const Matrix<Real>& dy);
+
 /// Returns the sum over queries of -sum_i a_i log max(a^_i, 1e-12), a the teacher's weights and a^ the student's, and
 /// adds `scale` times its gradient to `gradients`. Streamed by tiles: O(T^2) work, O(T d') memory a head.
 ///

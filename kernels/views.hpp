@@ -1,5 +1,7 @@
 #pragma once
 /// Array types of the kernels. All are dense and row-major: the last index is the fastest.
+#include "kernels/attention_form.hpp"
+
 #include <Kokkos_Core.hpp>
 
 #include <string>
@@ -26,18 +28,5 @@ Matrix<T> first_rows(const Matrix<T>& matrix, int rows) {
 inline auto uninitialized(const std::string& label) {
     return Kokkos::view_alloc(Kokkos::WithoutInitializing, label);
 }
-
-/// Shape of a batch of attention heads. Queries and outputs are [batch * length, heads * head_dim], keys and values
-/// [batch * length, kv_heads * head_dim]; query head h reads key/value head h / group().
-struct AttentionShape {
-    int batch;    ///< B
-    int length;   ///< T
-    int heads;    ///< H
-    int kv_heads; ///< H_kv
-    int head_dim; ///< d
-
-    KOKKOS_INLINE_FUNCTION int group() const { return heads / kv_heads; }
-    [[nodiscard]] int rows() const { return batch * length; }
-};
 
 } // namespace lolcats

@@ -1,6 +1,7 @@
 #include "src/stages/run_input.hpp"
 
 #include "io/file.hpp"
+#include "kernels/attention_twin.hpp"
 #include "kernels/elementwise.hpp"
 #include "lolcats/error.hpp"
 
@@ -32,7 +33,9 @@ void RunInput::embed(std::span<const std::int64_t> sequences, const Matrix<float
     lolcats::embed<float>(checkpoint, config, storage, ids, x);
 }
 
-Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
+namespace {
+
+Arithmetic wanted_arithmetic(const Options& options, const Communicator& world) {
     if (options.gemm == "exact") return Arithmetic::exact;
     if (options.gemm == "f32") return Arithmetic::f32;
     if (options.gemm == "bf16") return Arithmetic::bf16;
@@ -43,13 +46,25 @@ Arithmetic choose_arithmetic(const Options& options, const Communicator& world) 
     return fastest;
 }
 
+/// Attention keeps to what the products do.
+Arithmetic adopt(Arithmetic arithmetic) {
+    twin::use_tensor_cores(arithmetic == Arithmetic::bf16);
+    return arithmetic;
+}
+
+} // namespace
+
+Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
+    return adopt(wanted_arithmetic(options, world));
+}
+
 Arithmetic settle_arithmetic(const Options& options, const Communicator& world) {
     if (options.gemm != "auto" || options.dtype == "f32") return choose_arithmetic(options, world);
     const auto file = std::filesystem::path(options.work) / "arithmetic.txt";
     const bool is_known = world.rank() == 0 && !options.fresh && std::filesystem::exists(file);
     const std::string known = world.broadcast(is_known ? io::read_file(file) : "", 0);
     for (const Arithmetic arithmetic : {Arithmetic::f32, Arithmetic::bf16})
-        if (known == name_of(arithmetic)) return arithmetic;
+        if (known == name_of(arithmetic)) return adopt(arithmetic);
     const Arithmetic chosen = choose_arithmetic(options, world);
     if (world.rank() == 0) io::write_file_atomically(file, name_of(chosen));
     return chosen;

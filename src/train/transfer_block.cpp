@@ -61,8 +61,8 @@ double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const L
     const double xent_scale = loss_.xent_factor / queries;
     const auto block_share = [&](double scale) { return static_cast<float>(scale / layers_.size()); };
 
-    student_attention(shape, form_, student, act.q, act.k, act.v, y, normalizer);
-    double loss = mse_scale * squared_error(y, act.y, block_share(mse_scale), dy);
+    double loss = mse_scale * student_squared_error(shape, form_, student, act.q, act.k, act.v, act.y,
+                                                    block_share(mse_scale), y, normalizer, dy);
     if (train) {
         partial_.set_zero();
         student_attention_backward(shape, form_, student, act.q, act.k, act.v, y, normalizer, dy, partial_);

@@ -1,7 +1,7 @@
 #pragma once
 /// Attention written down from its formulas: double precision, one T x T matrix of weights a head, explicit near and
 /// far sets. Nothing here is shared with the kernels but their names for shapes and kinds.
-#include "kernels/student_attention.hpp"
+#include "kernels/attention_form.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,48 +1,13 @@
 #pragma once
-/// One student's shape, form and random numbers, ready for the reference and for the kernels in either precision.
+/// One student's case, ready for the kernels in either precision.
 #include "kernels/softmax_attention.hpp"
 #include "kernels/student_attention.hpp"
-#include "tests/kernels/naive_attention.hpp"
+#include "tests/kernels/attention_case.hpp"
 #include "tests/support/arrays.hpp"
 
-#include <cmath>
-#include <string>
 #include <vector>
 
 namespace lolcats::test {
-
-inline const std::vector<NearKeys> all_near_keys = {NearKeys::terrace, NearKeys::sliding, NearKeys::none};
-inline const std::vector<FeatureMapKind> all_feature_maps = {
-    FeatureMapKind::hedgehog, FeatureMapKind::hedgehog_half, FeatureMapKind::t2r,
-    FeatureMapKind::exp_dim,  FeatureMapKind::exp_dim_half,  FeatureMapKind::pos_elu};
-
-inline std::string name(NearKeys near) {
-    return near == NearKeys::terrace ? "terrace" : near == NearKeys::sliding ? "sliding" : "none";
-}
-
-struct StudentCase {
-    AttentionShape shape;
-    StudentForm form;
-
-    [[nodiscard]] std::size_t rows() const { return static_cast<std::size_t>(shape.batch) * shape.length; }
-    [[nodiscard]] std::size_t query_width() const { return static_cast<std::size_t>(shape.heads) * shape.head_dim; }
-    [[nodiscard]] std::size_t kv_width() const { return static_cast<std::size_t>(shape.kv_heads) * shape.head_dim; }
-    [[nodiscard]] std::size_t statistic_rows() const { return static_cast<std::size_t>(shape.batch) * shape.heads; }
-    [[nodiscard]] std::size_t map_size() const { return static_cast<std::size_t>(shape.head_dim) * form.feature_dim; }
-};
-
-/// Scores, features and mixing factors of order one, so that near and far keys both matter.
-inline NaiveInputs random_inputs(const StudentCase& c, unsigned seed) {
-    const double map_scale = 0.8 / std::sqrt(static_cast<double>(c.shape.head_dim));
-    return {.q = random_values(c.rows() * c.query_width(), seed + 1),
-            .k = random_values(c.rows() * c.kv_width(), seed + 2),
-            .v = random_values(c.rows() * c.kv_width(), seed + 3),
-            .q_map = random_values(c.shape.heads * c.map_size(), seed + 4, map_scale),
-            .k_map = random_values(c.shape.heads * c.map_size(), seed + 5, map_scale),
-            .q_bias = random_values(c.shape.heads, seed + 6, 0.3),
-            .k_bias = random_values(c.shape.heads, seed + 7, 0.3),
-            .g = random_values(c.shape.heads, seed + 8)};
-}
 
 /// Inputs, parameters and results of the kernels for one case.
 template <class Real>

@@ -1,23 +1,13 @@
 #pragma once
 /// Between the arrays of the kernels and plain vectors of doubles, in which all references are computed.
 #include "kernels/views.hpp"
+#include "tests/support/random.hpp"
 
 #include <cstddef>
 #include <limits>
-#include <random>
 #include <vector>
 
 namespace lolcats::test {
-
-/// Normal deviates times `scale`, rounded to float so that kernels in either precision and the reference see the same
-/// numbers.
-inline std::vector<double> random_values(std::size_t count, unsigned seed, double scale = 1) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<double> normal(0, scale);
-    std::vector<double> values(count);
-    for (double& x : values) x = static_cast<double>(static_cast<float>(normal(generator)));
-    return values;
-}
 
 /// Copies values, in order, into a new dense array of the given extents.
 template <class View, class... Extents>

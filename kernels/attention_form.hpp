@@ -1,0 +1,52 @@
+#pragma once
+/// Shapes and kinds of attention, in plain C++: what the portable kernels and their CUDA twins share.
+
+#ifdef __CUDACC__
+#define LOLCATS_FUNCTION __host__ __device__
+#else
+#define LOLCATS_FUNCTION
+#endif
+
+namespace lolcats {
+
+/// Shape of a batch of attention heads. Queries and outputs are [batch * length, heads * head_dim], keys and values
+/// [batch * length, kv_heads * head_dim]; query head h reads key/value head h / group().
+struct AttentionShape {
+    int batch;    ///< B
+    int length;   ///< T
+    int heads;    ///< H
+    int kv_heads; ///< H_kv
+    int head_dim; ///< d
+
+    LOLCATS_FUNCTION int group() const { return heads / kv_heads; }
+    [[nodiscard]] int rows() const { return batch * length; }
+};
+
+enum class FeatureMapKind { hedgehog, hedgehog_half, t2r, exp_dim, exp_dim_half, pos_elu };
+
+/// True if the map adds a bias, one scalar a head.
+LOLCATS_FUNCTION constexpr bool has_bias(FeatureMapKind kind) {
+    return kind == FeatureMapKind::t2r;
+}
+
+/// d', the number of outputs of a map with an f-column weight.
+LOLCATS_FUNCTION constexpr int features(FeatureMapKind kind, int f) {
+    return kind == FeatureMapKind::hedgehog || kind == FeatureMapKind::exp_dim ? 2 * f : f;
+}
+
+enum class NearKeys {
+    terrace, ///< this chunk and the one before; all earlier chunks are far
+    sliding, ///< the last w keys; all earlier keys are far
+    none     ///< no near keys: plain linear attention, normalised by (sum weight + 1e-12)
+};
+
+/// What every layer's student has in common.
+struct StudentForm {
+    NearKeys near;
+    int window; ///< w, also the chunk length
+    FeatureMapKind map;
+    int feature_dim; ///< f
+    bool affine;     ///< lambda = 1 - gamma
+};
+
+} // namespace lolcats

@@ -1,0 +1,168 @@
+#pragma once
+/// Gradients of the student's attention from the formulas: double precision, every weight of the T x T matrix by
+/// itself.
+#include "tests/kernels/naive_attention.hpp"
+
+namespace lolcats::test {
+
+/// dz of one row of a feature map whose outputs' gradient is dphi.
+inline std::vector<double> naive_activation_gradient(FeatureMapKind kind, const std::vector<double>& z,
+                                                     std::vector<double> dphi) {
+    const auto phi = naive_activation(kind, z);
+    const std::size_t f = z.size();
+    for (std::size_t j = 0; j < phi.size(); ++j)
+        if (phi[j] <= 1e-12) dphi[j] = 0;
+    std::vector<double> dz(f);
+    for (std::size_t half = 0; half < phi.size(); half += f) {
+        const double sign = half == 0 ? 1 : -1;
+        std::size_t extreme = 0;
+        double sum = 0;
+        for (std::size_t j = 0; j < f; ++j) {
+            sum += phi[half + j] * dphi[half + j];
+            if (sign * z[j] > sign * z[extreme]) extreme = j;
+        }
+        for (std::size_t j = 0; j < f; ++j) {
+            const double a = phi[half + j];
+            const double da = dphi[half + j];
+            switch (kind) {
+            case FeatureMapKind::hedgehog:
+            case FeatureMapKind::hedgehog_half:
+                dz[j] += sign * a * (da - sum);
+                break;
+            case FeatureMapKind::exp_dim:
+            case FeatureMapKind::exp_dim_half:
+                dz[j] += sign * (a * da - (j == extreme ? sum : 0));
+                break;
+            case FeatureMapKind::t2r:
+                dz[j] += da;
+                break;
+            case FeatureMapKind::pos_elu:
+                dz[j] += z[j] > 0 ? da : a * da;
+                break;
+            }
+        }
+    }
+    return dz;
+}
+
+/// Takes dphi of one row x to the map's weights and bias and to x.
+inline void naive_map_gradient(const StudentForm& form, int d, const double* x, const double* map, double bias,
+                               const std::vector<double>& dphi, double* dmap, double& dbias, double& dbias_size,
+                               double* dx) {
+    const int f = form.feature_dim;
+    std::vector<double> z(f, has_bias(form.map) ? bias : 0);
+    for (int c = 0; c < d; ++c)
+        for (int j = 0; j < f; ++j) z[j] += x[c] * map[c * f + j];
+    const auto dz = naive_activation_gradient(form.map, z, dphi);
+    for (int j = 0; j < f; ++j) {
+        dbias += dz[j];
+        dbias_size += dz[j] * dz[j];
+        for (int c = 0; c < d; ++c) {
+            dmap[c * f + j] += x[c] * dz[j];
+            dx[c] += dz[j] * map[c * f + j];
+        }
+    }
+}
+
+inline NaiveInputs zeros_like(const NaiveInputs& in) {
+    const auto zeros = [](const std::vector<double>& x) { return std::vector<double>(x.size()); };
+    return {.q = zeros(in.q),
+            .k = zeros(in.k),
+            .v = zeros(in.v),
+            .q_map = zeros(in.q_map),
+            .k_map = zeros(in.k_map),
+            .q_bias = zeros(in.q_bias),
+            .k_bias = zeros(in.k_bias),
+            .g = zeros(in.g)};
+}
+
+struct NaiveGradients : NaiveInputs {
+    // [H] each: the root of the sum of squares of the terms that make up a sum in which they may cancel.
+    std::vector<double> g_size;
+    std::vector<double> q_bias_size;
+    std::vector<double> k_bias_size;
+};
+
+/// Gradients of dy . y for one head of one sequence, added to `out`; sizes are still squares.
+inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
+                                     const std::vector<double>& dy, int b, int h, NaiveGradients& out) {
+    const int d = s.head_dim;
+    const std::size_t map = static_cast<std::size_t>(h) * d * form.feature_dim;
+    const double gamma = 1 / (1 + std::exp(-in.g[h]));
+    const bool has_near = form.near != NearKeys::none;
+    const double lambda = form.affine && has_near ? 1 - gamma : 1;
+    const auto weights = naive_student_weights(s, form, in, b, h);
+    const auto sums = naive_normalizers(s.length, form.near, weights);
+    std::vector<std::vector<double>> phi_q;
+    std::vector<std::vector<double>> phi_k;
+    for (int n = 0; n < s.length; ++n) {
+        phi_q.push_back(naive_features(form, d, &in.q[naive_query(s, b, n, h)], &in.q_map[map], in.q_bias[h]));
+        phi_k.push_back(naive_features(form, d, &in.k[naive_key(s, b, n, h)], &in.k_map[map], in.k_bias[h]));
+    }
+    const std::size_t p = phi_q[0].size();
+    std::vector<std::vector<double>> dphi_q(s.length, std::vector<double>(p));
+    std::vector<std::vector<double>> dphi_k(s.length, std::vector<double>(p));
+    for (int n = 0; n < s.length; ++n) {
+        const double* row = &weights[static_cast<std::size_t>(n) * s.length];
+        const double* gradient = &dy[naive_query(s, b, n, h)];
+        const auto value = [&](int i, int c) { return in.v[naive_key(s, b, i, h) + c]; };
+        std::vector<double> y(d);
+        for (int i = 0; i <= n; ++i)
+            for (int c = 0; c < d; ++c) y[c] += row[i] / sums[n] * value(i, c);
+        double dgamma = 0;
+        double through_maximum = 0;
+        int largest = -1;
+        for (int i = 0; i <= n; ++i) {
+            double dweight = 0; // dl / dweight
+            for (int c = 0; c < d; ++c) {
+                dweight += gradient[c] * (value(i, c) - y[c]) / sums[n];
+                out.v[naive_key(s, b, i, h) + c] += row[i] / sums[n] * gradient[c];
+            }
+            out.g_size[h] += std::pow(row[i] * dweight * (1 - gamma), 2);
+            if (naive_near(form.near, form.window, n, i)) {
+                dgamma += row[i] / gamma * dweight;
+                through_maximum += row[i] * dweight;
+                if (largest < 0 || row[i] > row[largest]) largest = i;
+            } else {
+                for (std::size_t j = 0; j < p; ++j) {
+                    dphi_q[n][j] += lambda * dweight * phi_k[i][j];
+                    dphi_k[i][j] += lambda * dweight * phi_q[n][j];
+                }
+                if (form.affine && has_near) dgamma -= row[i] / lambda * dweight;
+            }
+        }
+        out.g[h] += dgamma * gamma * (1 - gamma);
+        for (int i = 0; i <= n; ++i) {
+            if (!naive_near(form.near, form.window, n, i)) continue;
+            double dscore = i == largest ? -through_maximum : 0;
+            for (int c = 0; c < d; ++c) dscore += row[i] * gradient[c] * (value(i, c) - y[c]) / sums[n];
+            for (int c = 0; c < d; ++c) {
+                const double scale = 1 / std::sqrt(static_cast<double>(d));
+                out.q[naive_query(s, b, n, h) + c] += scale * dscore * in.k[naive_key(s, b, i, h) + c];
+                out.k[naive_key(s, b, i, h) + c] += scale * dscore * in.q[naive_query(s, b, n, h) + c];
+            }
+        }
+    }
+    for (int n = 0; n < s.length; ++n) {
+        const std::size_t q = naive_query(s, b, n, h);
+        const std::size_t k = naive_key(s, b, n, h);
+        naive_map_gradient(form, d, &in.q[q], &in.q_map[map], in.q_bias[h], dphi_q[n], &out.q_map[map], out.q_bias[h],
+                           out.q_bias_size[h], &out.q[q]);
+        naive_map_gradient(form, d, &in.k[k], &in.k_map[map], in.k_bias[h], dphi_k[n], &out.k_map[map], out.k_bias[h],
+                           out.k_bias_size[h], &out.k[k]);
+    }
+}
+
+/// Gradients of dy . y, in the layout of the inputs. Where scores tie, the first takes the maximum's whole share.
+inline NaiveGradients naive_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
+                                      const std::vector<double>& dy) {
+    const std::vector<double> zeros(in.g.size());
+    NaiveGradients out{zeros_like(in), zeros, zeros, zeros};
+    for (int b = 0; b < s.batch; ++b)
+        for (int h = 0; h < s.heads; ++h) add_naive_head_gradients(s, form, in, dy, b, h, out);
+    for (auto* sizes : {&out.g_size, &out.q_bias_size, &out.k_bias_size})
+        for (double& size : *sizes) size = std::sqrt(size);
+    return out;
+}
+
+} // namespace lolcats::test

@@ -1,0 +1,73 @@
+/// Float attention with tensor cores allowed: in a build for GPUs it goes to the CUDA kernels, and in one for the CPU
+/// it stays as it is.
+#include "kernels/attention_twin.hpp"
+#include "kernels/transfer_loss.hpp"
+#include "tests/kernels/student_case.hpp"
+#include "tests/support/compare.hpp"
+
+#include <gtest/gtest.h>
+
+namespace lolcats::test {
+namespace {
+
+#ifdef KOKKOS_ENABLE_CUDA
+constexpr double output_tolerance = 5e-3; // operands are rounded to bf16, inputs too
+constexpr double gradient_tolerance = 2e-2;
+#else
+constexpr double output_tolerance = 3e-6;
+constexpr double gradient_tolerance = 1e-5;
+#endif
+
+class AttentionTwin : public testing::Test {
+protected:
+    void SetUp() override { twin::use_tensor_cores(true); }
+    void TearDown() override { twin::use_tensor_cores(false); }
+
+    StudentCase c{{.batch = 2, .length = 75, .heads = 4, .kv_heads = 2, .head_dim = 32},
+                  {NearKeys::terrace, 16, FeatureMapKind::hedgehog, 16, false}};
+    NaiveInputs in = random_inputs(c, 80);
+    StudentRun<double> exact{c, in};
+    StudentRun<float> run{c, in};
+};
+
+TEST_F(AttentionTwin, OutputsAgree) {
+    EXPECT_TRUE(close(values(run.y), values(exact.y), output_tolerance));
+    EXPECT_TRUE(close(values(run.normalizer), values(exact.normalizer), output_tolerance));
+    const auto y = poisoned<float>(c.rows(), c.query_width());
+    const auto log_sum = poisoned<float>(c.statistic_rows(), c.shape.length);
+    softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
+    const NaiveAttention expected = naive_teacher(c.shape, in);
+    EXPECT_TRUE(close(values(y), expected.y, output_tolerance));
+    EXPECT_TRUE(close(values(log_sum), expected.statistics, output_tolerance));
+}
+
+TEST_F(AttentionTwin, GradientsAgree) {
+    const auto dy = random_values(c.rows() * c.query_width(), 81);
+    const NaiveInputs expected = all_gradients(exact, dy).sums;
+    const NaiveInputs actual = all_gradients(run, dy).sums;
+    EXPECT_TRUE(close(actual.q, expected.q, gradient_tolerance));
+    EXPECT_TRUE(close(actual.k, expected.k, gradient_tolerance));
+    EXPECT_TRUE(close(actual.v, expected.v, gradient_tolerance));
+    EXPECT_TRUE(close(actual.q_map, expected.q_map, gradient_tolerance));
+    EXPECT_TRUE(close(actual.k_map, expected.k_map, gradient_tolerance));
+    const auto parameters = parameter_sums(c.shape, run.parameter_gradients(dy));
+    EXPECT_TRUE(close(parameters.q_map, expected.q_map, gradient_tolerance));
+    EXPECT_TRUE(close(parameters.g, expected.g, 10 * gradient_tolerance)); // its terms cancel
+}
+
+TEST_F(AttentionTwin, SquaredErrorIsThatOfTheOutputs) {
+    const auto teacher = matrix<float>(c.rows(), c.query_width(), random_values(c.rows() * c.query_width(), 82));
+    const auto y = poisoned<float>(c.rows(), c.query_width());
+    const auto normalizer = poisoned<float>(c.statistic_rows(), c.shape.length);
+    const auto dy = poisoned<float>(c.rows(), c.query_width());
+    const double error =
+        student_squared_error(c.shape, c.form, run.parameters, run.q, run.k, run.v, teacher, 0.25F, y, normalizer, dy);
+    const auto expected_dy = poisoned<float>(c.rows(), c.query_width());
+    EXPECT_TRUE(close(error, squared_error(y, teacher, 0.25F, expected_dy), 1e-6));
+    EXPECT_TRUE(close(values(dy), values(expected_dy), 1e-6));
+    EXPECT_EQ(values(y), values(run.y));
+    EXPECT_EQ(values(normalizer), values(run.normalizer));
+}
+
+} // namespace
+} // namespace lolcats::test

@@ -1,0 +1,2 @@
+#pragma once
+#include "tests/support/cuda_on_host.hpp"
