@@ -9,9 +9,10 @@
 int main(int argc, char** argv) {
     using namespace lolcats;
     const auto* purpose = "Works out blocks, disk, memory, arithmetic and hours of a conversion.";
-    return run_program(argc, argv, "lolcats_plan", purpose, [](const Options& options, const Communicator& world) {
+    const auto stage = [](const Options& options, const Communicator& world) {
         if (options.model.empty()) fail("model is not set: give --model DIRECTORY or --model CONFIG.JSON");
         const Plan plan = make_plan(read_model_config(options.model), options);
         if (world.rank() == 0) fmt::print("{}", to_text(plan));
-    });
+    };
+    return run_program(argc, argv, "lolcats_plan", purpose, stage, Arrays::unused);
 }
