@@ -47,6 +47,8 @@ int accelerator_count() {
 }
 
 const char* missing_accelerator() {
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "no NVIDIA driver is installed";
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     return status == cudaSuccess && count > 0 ? ""

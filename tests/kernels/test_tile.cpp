@@ -45,7 +45,8 @@ template <class Real>
 void multiply_on_device(const Product& p, Real alpha, const Vector<Real>& a, int a_row, const Vector<Real>& b,
                         const Vector<Real>& c, int row) {
     on_one_team(KOKKOS_LAMBDA(const Team& team) {
-        const auto operand = p.transpose_a ? tile::transposed<Real>(a.data(), a_row) : tile::plain<Real>(a.data(), a_row);
+        const auto operand =
+            p.transpose_a ? tile::transposed<Real>(a.data(), a_row) : tile::plain<Real>(a.data(), a_row);
         tile::multiply<Team, Real>(team, p.m, p.n, p.k, alpha, operand, b.data(), row, c.data(), row, p.add);
     });
 }

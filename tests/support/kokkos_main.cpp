@@ -1,5 +1,5 @@
-/// main of test programs without MPI: gtest inside the life of Kokkos. In a build for GPUs, where there is none, nothing
-/// is run and one line that ctest takes for a skipped test says why.
+/// main of test programs without MPI: gtest inside the life of Kokkos. In a build for GPUs, where there is none,
+/// nothing is run and one line that ctest takes for a skipped test says why.
 #include "kernels/accelerator.hpp"
 
 #include <Kokkos_Core.hpp>
