@@ -1,6 +1,7 @@
 #include "kernels/cross_entropy.hpp"
 
 #include "kernels/exponential.hpp"
+#include "kernels/row_team.hpp"
 
 namespace lolcats {
 
@@ -9,26 +10,27 @@ CrossEntropySum cross_entropy(const Matrix<Real>& logits, const Vector<std::int3
                               const Vector<std::int32_t>& predicted) {
     const int width = static_cast<int>(logits.extent(1));
     Vector<double> losses(uninitialized("row_losses"), logits.extent(0));
-    Kokkos::parallel_for(
-        "cross_entropy", Kokkos::RangePolicy<Execution>(0, logits.extent(0)), KOKKOS_LAMBDA(int row) {
+    for_each_row(
+        "cross_entropy", logits.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             Real* z = &logits(row, 0);
-            int best = 0;
-            for (int j = 1; j < width; ++j) best = z[j] > z[best] ? j : best;
-            predicted(row) = best;
+            const int best = team.first_largest(width, z);
             const int label = labels(row);
-            losses(row) = 0;
+            team.once([&] {
+                predicted(row) = best;
+                losses(row) = 0;
+            });
             if (label == unlabelled) {
-                for (int j = 0; scale != 0 && j < width; ++j) z[j] = 0;
+                if (scale != 0) team.for_each(width, [=](int j) { z[j] = 0; });
                 return;
             }
             const Real top = z[best];
-            double total = 0;
-            for (int j = 0; j < width; ++j) total += static_cast<double>(exponential(z[j] - top));
-            losses(row) = Kokkos::log(total) - static_cast<double>(z[label] - top);
+            const double total =
+                team.template sum<double>(width, [=](int j) { return static_cast<double>(exponential(z[j] - top)); });
+            team.once([&] { losses(row) = Kokkos::log(total) - static_cast<double>(z[label] - top); });
             if (scale == 0) return;
             const Real factor = static_cast<Real>(static_cast<double>(scale) / total);
-            for (int j = 0; j < width; ++j) z[j] = factor * exponential(z[j] - top);
-            z[label] -= scale;
+            team.for_each(width, [=](int j) { z[j] = factor * exponential(z[j] - top); });
+            team.once([=] { z[label] -= scale; });
         });
     const auto host_losses = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, losses);
     const auto host_labels = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, labels);

@@ -16,6 +16,10 @@ void add_over_batch(int batch, int heads, const Matrix<Real>& values, const Vect
 template <class Real>
 void add(const Matrix<Real>& a, const Matrix<Real>& b);
 
+/// a[i, j] += values[j]
+template <class Real>
+void add_to_rows(const Vector<Real>& values, const Matrix<Real>& a);
+
 /// Rounds to the nearest bf16 value in place.
 template <class Real>
 void round_to_bf16(const Matrix<Real>& values);

@@ -1,65 +1,15 @@
 #include "kernels/gemm.hpp"
 
+#include "kernels/elementwise.hpp"
 #include "kernels/exact_gemm.hpp"
+#include "kernels/products.hpp"
 #include "lolcats/error.hpp"
 
 #include <chrono>
-#include <map>
-#include <oneapi/dnnl/dnnl.h>
-#include <oneapi/dnnl/dnnl.hpp>
-#include <tuple>
-#include <vector>
 
 namespace lolcats {
 
 namespace {
-
-using dnnl::memory;
-
-bool processor_has_bf16() {
-    const auto isa = dnnl::get_effective_cpu_isa();
-    return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
-}
-
-/// c = op(a) op(b) with a and b in bf16 and c in f32, compiled once a shape.
-class HalfProducts {
-public:
-    /// b is a weight [rows, columns]; with `transpose`, c[m, rows] = a b^T, else c[m, columns] = a b.
-    void multiply(const BFloat16* a, const BFloat16* b, float* c, int m, int rows, int columns, bool transpose,
-                  bool add) {
-        auto& primitive = primitives_[{m, rows, columns, transpose, add}];
-        const memory::dim n = transpose ? rows : columns;
-        const memory::dim k = transpose ? columns : rows;
-        const memory::dims b_strides = transpose ? memory::dims{1, columns} : memory::dims{columns, 1};
-        const memory::desc a_shape({m, k}, memory::data_type::bf16, memory::dims{k, 1});
-        const memory::desc b_shape({k, n}, memory::data_type::bf16, b_strides);
-        const memory::desc c_shape({m, n}, memory::data_type::f32, memory::dims{n, 1});
-        if (!primitive) primitive = compile(a_shape, b_shape, c_shape, add);
-        primitive.execute(stream_, {{DNNL_ARG_SRC, memory(a_shape, engine_, const_cast<BFloat16*>(a))},
-                                    {DNNL_ARG_WEIGHTS, memory(b_shape, engine_, const_cast<BFloat16*>(b))},
-                                    {DNNL_ARG_DST, memory(c_shape, engine_, c)}});
-        stream_.wait();
-    }
-
-private:
-    dnnl::matmul compile(const memory::desc& a, const memory::desc& b, const memory::desc& c, bool add) {
-        dnnl::primitive_attr attributes;
-        if (add) {
-            dnnl::post_ops sum;
-            sum.append_sum(1.0F);
-            attributes.set_post_ops(sum);
-        }
-        return dnnl::matmul({dnnl::matmul::desc(a, b, c), attributes, engine_});
-    }
-
-    dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
-    dnnl::stream stream_{engine_};
-    std::map<std::tuple<int, int, int, bool, bool>, dnnl::matmul> primitives_;
-};
-
-struct ProductShape {
-    int m, n, k;
-};
 
 template <class Real>
 ProductShape product_shape(Transpose a_op, Transpose b_op, const Matrix<Real>& a, const Matrix<Real>& b,
@@ -75,37 +25,28 @@ ProductShape product_shape(Transpose a_op, Transpose b_op, const Matrix<Real>& a
     return {static_cast<int>(m), static_cast<int>(n), static_cast<int>(k)};
 }
 
-void multiply_float(bool transpose_a, bool transpose_b, ProductShape s, float alpha, const float* a, int lda,
-                    const float* b, int ldb, float beta, float* c, int ldc) {
-    const auto letter = [](bool transpose) { return transpose ? 'T' : 'N'; };
-    if (dnnl_sgemm(letter(transpose_a), letter(transpose_b), s.m, s.n, s.k, alpha, a, lda, b, ldb, beta, c, ldc) !=
-        dnnl_success)
-        fail("oneDNN refused a float product of {} x {} x {}", s.m, s.n, s.k);
-}
-
-/// oneDNN has no double precision, so products in double are always exact ones.
-template <class Real>
-void multiply_arrays(Arithmetic arithmetic, Transpose a_op, Transpose b_op, ProductShape s, Real alpha, const Real* a,
-                     int lda, const Real* b, int ldb, Real beta, Real* c, int ldc) {
-    const bool transpose_a = a_op == Transpose::yes;
-    const bool transpose_b = b_op == Transpose::yes;
-    if constexpr (std::is_same_v<Real, float>) {
-        if (arithmetic != Arithmetic::exact)
-            return multiply_float(transpose_a, transpose_b, s, alpha, a, lda, b, ldb, beta, c, ldc);
+/// An array of at least `size` elements that keeps its memory from one use to the next.
+template <class T>
+T* reserve(Vector<T>& buffer, std::size_t size, const char* label) {
+    if (buffer.extent(0) < size) {
+        buffer = {}; // hand the old memory back first
+        buffer = Vector<T>(uninitialized(label), size);
     }
-    exact_multiply(transpose_a, transpose_b, s.m, s.n, s.k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-
-void round_to_bf16(const float* in, std::size_t count, BFloat16* out) {
-    Kokkos::parallel_for("round_to_bf16", Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, count),
-                         [=](std::size_t i) { out[i] = to_bfloat16(in[i]); });
+    return buffer.data();
 }
 
 template <class Real>
-void widen(const Matrix<BFloat16>& in, Real* out) {
-    const BFloat16* data = in.data();
-    Kokkos::parallel_for("widen_bf16", Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, in.size()),
-                         [=](std::size_t i) { out[i] = static_cast<Real>(to_float(data[i])); });
+void round_to_bf16(const Real* in, std::size_t count, BFloat16* out) {
+    Kokkos::parallel_for(
+        "round_to_bf16", Kokkos::RangePolicy<Execution>(0, count),
+        KOKKOS_LAMBDA(std::size_t i) { out[i] = to_bfloat16(static_cast<float>(in[i])); });
+}
+
+template <class Real>
+void widen(const BFloat16* in, std::size_t count, Real* out) {
+    Kokkos::parallel_for(
+        "widen_bf16", Kokkos::RangePolicy<Execution>(0, count),
+        KOKKOS_LAMBDA(std::size_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
 }
 
 } // namespace
@@ -115,37 +56,51 @@ struct Gemm<Real>::State {
     explicit State(Arithmetic arithmetic) : arithmetic(arithmetic) {}
 
     Arithmetic arithmetic;
-    HalfProducts products;
-    std::vector<BFloat16> rounded; ///< the activation of a bf16 product
-    std::vector<Real> widened;     ///< a bf16 weight where products are in f32
+    Products products;
+    Vector<BFloat16> rounded; ///< the activation of a bf16 product
+    Vector<Real> widened;     ///< a bf16 weight where products are in f32
 
-    /// c[m, n] (+)= x W^T or x W
-    void apply(const Matrix<Real>& x, const Weight<Real>& weight, Transpose op, const Matrix<Real>& c, bool add) {
+    /// c = alpha op(a) op(b) + beta c, with bias[n] added to every row unless it is empty. The libraries have no double
+    /// precision, so products in double are always exact ones.
+    void multiply(const ProductShape& s, Real alpha, const Factor<Real>& a, const Factor<Real>& b, Real beta,
+                  const Vector<Real>& bias, const Matrix<Real>& c) {
+        const int c_row = static_cast<int>(c.stride(0));
+        if constexpr (std::is_same_v<Real, float>) {
+            if (arithmetic != Arithmetic::exact)
+                return products.multiply(s, alpha, a, b, beta, bias.data(), c.data(), c_row);
+        }
+        exact_multiply(a.transpose, b.transpose, s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, beta, c.data(),
+                       c_row);
+        if (bias.extent(0) > 0) add_to_rows(bias, c);
+    }
+
+    /// c[m, n] (+)= x W^T or x W, + bias
+    void apply(const Matrix<Real>& x, const Weight<Real>& weight, Transpose op, const Vector<Real>& bias,
+               const Matrix<Real>& c, bool add) {
         const int m = static_cast<int>(x.extent(0));
         const int k = static_cast<int>(x.extent(1));
         const int n = static_cast<int>(c.extent(1));
-        const int expected_k = op == Transpose::yes ? weight.inputs() : weight.outputs();
-        const int expected_n = op == Transpose::yes ? weight.outputs() : weight.inputs();
-        if (k != expected_k || n != expected_n || static_cast<int>(c.extent(0)) != m)
+        const bool transpose = op == Transpose::yes;
+        if (k != (transpose ? weight.inputs() : weight.outputs()) ||
+            n != (transpose ? weight.outputs() : weight.inputs()) || static_cast<int>(c.extent(0)) != m)
             fail("linear layer [{}, {}] applied to [{}, {}]: a bug, please report it", weight.outputs(),
                  weight.inputs(), m, k);
         if constexpr (std::is_same_v<Real, float>) {
             if (weight.is_half() && arithmetic == Arithmetic::bf16) {
-                rounded.resize(x.size());
-                round_to_bf16(x.data(), x.size(), rounded.data());
-                products.multiply(rounded.data(), weight.half.data(), c.data(), m, weight.outputs(), weight.inputs(),
-                                  op == Transpose::yes, add);
-                return;
+                BFloat16* half = reserve(rounded, x.size(), "rounded_activation");
+                round_to_bf16(x.data(), x.size(), half);
+                return products.multiply({m, n, k}, {half, k, false}, {weight.half.data(), weight.inputs(), transpose},
+                                         add, bias.data(), c.data());
             }
         }
         const Real* data = weight.full.data();
         if (weight.is_half()) {
-            widened.resize(weight.half.size());
-            widen(weight.half, widened.data());
-            data = widened.data();
+            Real* full = reserve(widened, weight.half.size(), "widened_weight");
+            widen(weight.half.data(), weight.half.size(), full);
+            data = full;
         }
-        multiply_arrays(arithmetic, Transpose::no, op, {m, n, k}, Real(1), x.data(), k, data, weight.inputs(),
-                        add ? Real(1) : Real(0), c.data(), n);
+        multiply({m, n, k}, Real(1), {x.data(), k, false}, {data, weight.inputs(), transpose}, add ? Real(1) : Real(0),
+                 bias, c);
     }
 };
 
@@ -158,30 +113,24 @@ Gemm<Real>::~Gemm() = default;
 template <class Real>
 void Gemm<Real>::multiply(Transpose a_op, Transpose b_op, Real alpha, const Matrix<Real>& a, const Matrix<Real>& b,
                           Real beta, const Matrix<Real>& c) {
-    multiply_arrays(state_->arithmetic, a_op, b_op, product_shape(a_op, b_op, a, b, c), alpha, a.data(),
-                    static_cast<int>(a.stride(0)), b.data(), static_cast<int>(b.stride(0)), beta, c.data(),
-                    static_cast<int>(c.stride(0)));
+    const auto factor = [](const Matrix<Real>& matrix, Transpose op) {
+        return Factor<Real>{matrix.data(), static_cast<int>(matrix.stride(0)), op == Transpose::yes};
+    };
+    state_->multiply(product_shape(a_op, b_op, a, b, c), alpha, factor(a, a_op), factor(b, b_op), beta, {}, c);
 }
 
 template <class Real>
 void Gemm<Real>::linear(const Matrix<Real>& x, const Weight<Real>& weight, const Matrix<Real>& y, bool add) {
-    state_->apply(x, weight, Transpose::yes, y, add);
-    if (weight.bias.extent(0) == 0) return;
-    const auto bias = weight.bias;
-    const int columns = static_cast<int>(y.extent(1));
-    Kokkos::parallel_for(
-        "add_bias", Kokkos::RangePolicy<Execution>(0, y.extent(0)), KOKKOS_LAMBDA(int row) {
-            for (int j = 0; j < columns; ++j) y(row, j) += bias(j);
-        });
+    state_->apply(x, weight, Transpose::yes, weight.bias, y, add);
 }
 
 template <class Real>
 void Gemm<Real>::linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add) {
-    state_->apply(dy, weight, Transpose::no, dx, add);
+    state_->apply(dy, weight, Transpose::no, {}, dx, add);
 }
 
 Arithmetic measure_arithmetic() {
-    if (!processor_has_bf16()) return Arithmetic::f32;
+    if (!Products::has_bf16()) return Arithmetic::f32;
     constexpr int size = 512;
     const auto seconds = [](Arithmetic arithmetic) {
         Gemm<float> gemm(arithmetic);
@@ -191,8 +140,10 @@ Arithmetic measure_arithmetic() {
         const Matrix<float> y("probe_y", size, size);
         double best = 1e30;
         for (int repeat = 0; repeat < 5; ++repeat) {
+            Kokkos::fence("products are measured one by one");
             const auto start = std::chrono::steady_clock::now();
             gemm.linear(x, weight, y);
+            Kokkos::fence("the product is done");
             best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
         }
         return best;

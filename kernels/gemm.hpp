@@ -25,7 +25,7 @@ enum class Transpose { no, yes };
 /// How products are computed.
 enum class Arithmetic {
     exact, ///< double sums in a fixed order (kernels/exact_gemm.hpp)
-    f32,   ///< oneDNN in float; bf16 weights are widened
+    f32,   ///< the library's products in float (kernels/products.hpp); bf16 weights are widened
     bf16   ///< products with bf16 weights in bf16 with float sums, all others as f32
 };
 

@@ -1,5 +1,7 @@
 #include "kernels/rope.hpp"
 
+#include "kernels/row_team.hpp"
+
 #include <cmath>
 #include <numbers>
 
@@ -51,19 +53,19 @@ void rotate(const RopeTable<Real>& table, Rotation rotation, int length, int hea
     const Real direction = rotation == Rotation::forward ? Real(1) : Real(-1);
     const auto cosine = table.cosine;
     const auto sine = table.sine;
-    Kokkos::parallel_for(
-        "rotate", Kokkos::RangePolicy<Execution>(0, x.extent(0)), KOKKOS_LAMBDA(int row) {
+    for_each_row(
+        "rotate", x.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* c = &cosine(row % length, 0);
             const Real* s = &sine(row % length, 0);
             for (int head = 0; head < heads; ++head) {
                 Real* low = &x(row, head * head_dim);
                 Real* high = low + half;
-                for (int i = 0; i < half; ++i) {
+                team.for_each(half, [=](int i) {
                     const Real a = low[i];
                     const Real b = high[i];
                     low[i] = a * c[i] - direction * b * s[i];
                     high[i] = b * c[i] + direction * a * s[i];
-                }
+                });
             }
         });
 }

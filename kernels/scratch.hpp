@@ -19,7 +19,7 @@ public:
         return array;
     }
 
-    [[nodiscard]] std::size_t bytes() const { return used_ * sizeof(Real); }
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION std::size_t bytes() const { return used_ * sizeof(Real); }
 
 private:
     static constexpr std::size_t alignment = 64 / sizeof(Real);

@@ -1,4 +1,5 @@
 #include "kernels/attention_twin.hpp"
+#include "kernels/row_team.hpp"
 #include "kernels/transfer_loss.hpp"
 
 namespace lolcats {
@@ -8,15 +9,14 @@ double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, R
     const int columns = static_cast<int>(student.extent(1));
     // Row sums first, then one fixed order: the result does not depend on the number of threads.
     Vector<double> row_sums(uninitialized("squared_error_rows"), student.extent(0));
-    Kokkos::parallel_for(
-        "squared_error", Kokkos::RangePolicy<Execution>(0, student.extent(0)), KOKKOS_LAMBDA(int row) {
-            double sum = 0;
-            for (int j = 0; j < columns; ++j) {
+    for_each_row(
+        "squared_error", student.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
+            const double sum = team.template sum<double>(columns, [&](int j) {
                 const Real difference = student(row, j) - teacher(row, j);
-                sum += static_cast<double>(difference) * static_cast<double>(difference);
                 dy(row, j) = 2 * scale * difference;
-            }
-            row_sums(row) = sum;
+                return static_cast<double>(difference) * static_cast<double>(difference);
+            });
+            team.once([&] { row_sums(row) = sum; });
         });
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, row_sums);
     double total = 0;

@@ -1,6 +1,7 @@
 #include "kernels/student_attention.hpp"
 
 #include "kernels/attention_twin.hpp"
+#include "kernels/row_team.hpp"
 #include "kernels/student_head.hpp"
 #include "lolcats/error.hpp"
 
@@ -20,11 +21,11 @@ StudentGradients<Real>::StudentGradients(int heads, int weights)
 
 template <class Real>
 void StudentGradients<Real>::set_zero() const {
-    Kokkos::deep_copy(q_map, Real(0));
-    Kokkos::deep_copy(k_map, Real(0));
-    Kokkos::deep_copy(q_bias, Real(0));
-    Kokkos::deep_copy(k_bias, Real(0));
-    Kokkos::deep_copy(window_factors, Real(0));
+    Kokkos::deep_copy(Execution(), q_map, Real(0));
+    Kokkos::deep_copy(Execution(), k_map, Real(0));
+    Kokkos::deep_copy(Execution(), q_bias, Real(0));
+    Kokkos::deep_copy(Execution(), k_bias, Real(0));
+    Kokkos::deep_copy(Execution(), window_factors, Real(0));
 }
 
 namespace {
@@ -106,14 +107,14 @@ template <class Real>
 void sum_head_groups(const AttentionShape& shape, const Matrix<Real>& per_head, const Matrix<Real>& out) {
     const int group = shape.group();
     const int d = shape.head_dim;
-    Kokkos::parallel_for(
-        "sum_head_groups", Kokkos::RangePolicy<Execution>(0, shape.rows()), KOKKOS_LAMBDA(int row) {
+    for_each_row(
+        "sum_head_groups", shape.rows(), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             for (int kv = 0; kv < shape.kv_heads; ++kv)
-                for (int j = 0; j < d; ++j) {
+                team.for_each(d, [&](int j) {
                     Real sum = 0;
                     for (int g = 0; g < group; ++g) sum += per_head(row, (kv * group + g) * d + j);
                     out(row, kv * d + j) = sum;
-                }
+                });
         });
 }
 

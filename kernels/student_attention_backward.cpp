@@ -295,22 +295,18 @@ void launch_backward(const AttentionShape& shape, const StudentForm& form, const
             const BackwardTiles<Real> tiles(scratch, w, shape.head_dim, form.feature_dim, p);
             const int index = team.league_rank();
             const auto head = student_head(shape, form, parameters, attention_head(shape, index, q, k, v));
-            HeadGradients<Real> out{.y = head_rows(shape, index, y),
-                                    .dy = head_rows(shape, index, dy),
-                                    .normalizer = normalizer.data() + static_cast<std::size_t>(index) * shape.length,
-                                    .dq = nullptr,
-                                    .dk = nullptr,
-                                    .dv = nullptr,
-                                    .q_map = &gradients.q_map(index, 0),
-                                    .k_map = &gradients.k_map(index, 0),
-                                    .q_bias = &gradients.q_bias(index),
-                                    .k_bias = &gradients.k_bias(index),
-                                    .window_factor = &gradients.window_factors(index)};
-            if constexpr (InputGradients) {
-                out.dq = head_rows(shape, index, inputs.q);
-                out.dk = head_rows(shape, index, inputs.k);
-                out.dv = head_rows(shape, index, inputs.v);
-            }
+            const HeadGradients<Real> out{.y = head_rows(shape, index, y),
+                                          .dy = head_rows(shape, index, dy),
+                                          .normalizer =
+                                              normalizer.data() + static_cast<std::size_t>(index) * shape.length,
+                                          .dq = InputGradients ? head_rows(shape, index, inputs.q) : nullptr,
+                                          .dk = InputGradients ? head_rows(shape, index, inputs.k) : nullptr,
+                                          .dv = InputGradients ? head_rows(shape, index, inputs.v) : nullptr,
+                                          .q_map = &gradients.q_map(index, 0),
+                                          .k_map = &gradients.k_map(index, 0),
+                                          .q_bias = &gradients.q_bias(index),
+                                          .k_bias = &gradients.k_bias(index),
+                                          .window_factor = &gradients.window_factors(index)};
             HeadBackward<Team, Real, InputGradients>(team, head, tiles, out).run();
         });
 }
@@ -337,9 +333,9 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const AttentionInputGradients<Real>& inputs) {
     if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, &inputs))
         return;
-    Kokkos::deep_copy(inputs.q, Real(0));
-    Kokkos::deep_copy(inputs.k, Real(0));
-    Kokkos::deep_copy(inputs.v, Real(0));
+    Kokkos::deep_copy(Execution(), inputs.q, Real(0));
+    Kokkos::deep_copy(Execution(), inputs.k, Real(0));
+    Kokkos::deep_copy(Execution(), inputs.v, Real(0));
     launch_backward<true>(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, inputs);
 }
 

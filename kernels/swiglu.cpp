@@ -1,34 +1,35 @@
 #include "kernels/swiglu.hpp"
 
 #include "kernels/exponential.hpp"
+#include "kernels/row_team.hpp"
 
 namespace lolcats {
 
 template <class Real>
 void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up) {
     const int width = static_cast<int>(gate.extent(1));
-    Kokkos::parallel_for(
-        "swiglu", Kokkos::RangePolicy<Execution>(0, gate.extent(0)), KOKKOS_LAMBDA(int row) {
+    for_each_row(
+        "swiglu", gate.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* g = &gate(row, 0);
             Real* u = &up(row, 0);
-            for (int j = 0; j < width; ++j) u[j] *= g[j] / (Real(1) + exponential(-g[j]));
+            team.for_each(width, [=](int j) { u[j] *= g[j] / (Real(1) + exponential(-g[j])); });
         });
 }
 
 template <class Real>
 void swiglu_backward(const Matrix<Real>& dy, const Matrix<Real>& gate, const Matrix<Real>& up) {
     const int width = static_cast<int>(gate.extent(1));
-    Kokkos::parallel_for(
-        "swiglu_backward", Kokkos::RangePolicy<Execution>(0, gate.extent(0)), KOKKOS_LAMBDA(int row) {
+    for_each_row(
+        "swiglu_backward", gate.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* out = &dy(row, 0);
             Real* g = &gate(row, 0);
             Real* u = &up(row, 0);
-            for (int j = 0; j < width; ++j) {
+            team.for_each(width, [=](int j) {
                 const Real sigmoid = Real(1) / (Real(1) + exponential(-g[j]));
                 const Real silu = g[j] * sigmoid;
                 g[j] = out[j] * u[j] * (sigmoid + silu * (Real(1) - sigmoid));
                 u[j] = out[j] * silu;
-            }
+            });
         });
 }
 

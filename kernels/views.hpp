@@ -5,11 +5,13 @@
 #include <Kokkos_Core.hpp>
 
 #include <string>
+#include <type_traits>
 
 namespace lolcats {
 
 using Execution = Kokkos::DefaultExecutionSpace;
 using Team = Kokkos::TeamPolicy<Execution>::member_type;
+inline constexpr bool runs_on_host = std::is_same_v<Execution, Kokkos::DefaultHostExecutionSpace>;
 
 template <class T>
 using Vector = Kokkos::View<T*, Kokkos::LayoutRight>;

@@ -1,12 +1,13 @@
 #include "lolcats/program.hpp"
 
 #include "io/file.hpp"
+#include "kernels/accelerator.hpp"
+#include "kernels/views.hpp"
 #include "lolcats/error.hpp"
 #include "src/comm/communicator.hpp"
 #include "src/comm/error_latch.hpp"
 #include "src/interrupt.hpp"
 
-#include <Kokkos_Core.hpp>
 #include <fmt/format.h>
 #include <mpi.h>
 #include <nlohmann/json.hpp>
@@ -21,6 +22,7 @@
 #include <optional>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <string_view>
 #include <thread>
 
 namespace lolcats {
@@ -70,12 +72,22 @@ int fair_threads(const Communicator& node) {
     return std::max(1, static_cast<int>(threads + 1e-6));
 }
 
+/// The GPU of this rank: the ranks of a node take those they see in turn, one each where there are enough.
+int choose_accelerator(const Communicator& node) {
+    const int count = accelerator_count();
+    if (count == 0)
+        fail("no GPU: {}; this program was built for GPUs: run it on a node that has one, or use a build for the CPU",
+             missing_accelerator());
+    return node.rank() % count;
+}
+
 Kokkos::InitializationSettings kokkos_settings(const Communicator& node) {
     setenv("OMP_PROC_BIND", "false", 0); // bound threads of several ranks would share one core
     Kokkos::InitializationSettings settings;
     settings.set_disable_warnings(true); // every rank would repeat them
     const int threads = fair_threads(node);
     if (std::getenv("OMP_NUM_THREADS") == nullptr) settings.set_num_threads(threads);
+    if constexpr (!runs_on_host) settings.set_device_id(choose_accelerator(node));
     return settings;
 }
 
@@ -91,6 +103,9 @@ public:
     ~MpiSession() { MPI_Finalize(); }
 };
 
+constexpr const char* out_of_memory =
+    "out of memory: use more ranks, or a smaller --micro-batch or --block-layers; lolcats_plan shows the need";
+
 /// What went wrong, in one line.
 std::string describe(const std::exception_ptr& problem) {
     std::string text = "ended without an exception to explain it";
@@ -99,10 +114,11 @@ std::string describe(const std::exception_ptr& problem) {
     } catch (const Error& error) {
         text = error.what();
     } catch (const std::bad_alloc&) {
-        text =
-            "out of memory: use more ranks, or a smaller --micro-batch or --block-layers; lolcats_plan shows the need";
+        text = out_of_memory;
     } catch (const std::exception& error) {
-        text = fmt::format("unexpected failure: {}", error.what());
+        // Kokkos throws no bad_alloc of its own.
+        const bool memory = std::string_view(error.what()).find("failed to allocate memory") != std::string_view::npos;
+        text = memory ? out_of_memory : fmt::format("unexpected failure: {}", error.what());
     } catch (...) {
         text = "unexpected failure: an exception of unknown type";
     }
@@ -178,8 +194,9 @@ std::optional<int> read_options(int argc, char** argv, const std::string& name, 
 }
 
 void start_stage(const Options& options, const std::string& name, const Communicator& world, const Communicator& node,
-                 const Stage& stage) {
-    const Kokkos::ScopeGuard kokkos(kokkos_settings(node));
+                 const Stage& stage, Arrays arrays) {
+    std::optional<Kokkos::ScopeGuard> kokkos;
+    if (arrays == Arrays::used) kokkos.emplace(kokkos_settings(node));
     spdlog::set_default_logger(spdlog::stderr_color_mt(name)); // stdout is for results
     spdlog::set_pattern("%H:%M:%S %^%l%$ %v");
     if (world.rank() == 0) {
@@ -195,7 +212,8 @@ void start_stage(const Options& options, const std::string& name, const Communic
 
 } // namespace
 
-int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage) {
+int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage,
+                Arrays arrays) {
     yield_if_crowded();
     const MpiSession mpi(argc, argv);
     const Communicator world = Communicator::world();
@@ -205,11 +223,11 @@ int run_program(int argc, char** argv, const std::string& name, const std::strin
     Reporter owner{name, world.rank(), world.size(), ErrorLatch(node)};
     const ReporterScope scope(owner);
     if (world.size() > 1) { // no catch: see the header
-        start_stage(options, name, world, node, stage);
+        start_stage(options, name, world, node, stage, arrays);
         return exit_status();
     }
     try {
-        start_stage(options, name, world, node, stage);
+        start_stage(options, name, world, node, stage, arrays);
         return exit_status();
     } catch (...) {
         print_error(name, describe(std::current_exception()));

@@ -16,6 +16,9 @@ inline constexpr int format_version = 1;
 /// What a program does, given its resolved settings and all ranks of the run.
 using Stage = std::function<void(const Options& options, const Communicator& world)>;
 
+/// Whether a program computes on arrays: if so, Kokkos is started, in a build for GPUs on this rank's GPU.
+enum class Arrays { unused, used };
+
 /// Runs a program and returns its exit status: sets up MPI (MPI_THREAD_FUNNELED) and Kokkos, reads the options, prints
 /// the resolved table on the stderr of rank 0 (stdout is kept for results) and calls `stage`.
 ///
@@ -26,7 +29,8 @@ using Stage = std::function<void(const Options& options, const Communicator& wor
 /// ranks. On several ranks an exception that leaves `stage` is reported where it is thrown, **without unwinding**: a
 /// destructor that calls a collective operation (closing a parallel HDF5 file, say) would otherwise wait for ranks that
 /// never come, and the message would never be seen. So do not rely on destructors to tidy the disk after an error.
-int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage);
+int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage,
+                Arrays arrays = Arrays::used);
 
 /// Version of the program, such as "0.1.0".
 std::string version_string();

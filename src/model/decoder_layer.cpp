@@ -92,11 +92,11 @@ void attention_inputs(const LayerContext<Real>& context, const AttentionShape& s
 template <class Real>
 void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
                   const LayerActivations<Real>& act, const Matrix<Real>& x) {
-    Kokkos::deep_copy(act.middle, x);
+    Kokkos::deep_copy(Execution(), act.middle, x);
     context.gemm.linear(act.y, weights.o, act.middle, true);
     mlp_forward(context, weights, act);
     swiglu(act.gate, act.up);
-    Kokkos::deep_copy(x, act.middle);
+    Kokkos::deep_copy(Execution(), x, act.middle);
     context.gemm.linear(act.up, weights.down, x, true);
 }
 
@@ -140,7 +140,7 @@ void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const Laye
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
     student_attention(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics);
-    Kokkos::deep_copy(act.middle, x);
+    Kokkos::deep_copy(Execution(), act.middle, x);
     project(o_proj, weights.o, act.y, act.middle, true);
     mlp_forward(context_, weights, act);
 }
@@ -152,7 +152,7 @@ void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeigh
     const auto act = for_shape(activations_, shape);
     run_to_middle(shape, weights, layer, streams, x, act);
     swiglu(act.gate, act.up);
-    Kokkos::deep_copy(x, act.middle);
+    Kokkos::deep_copy(Execution(), x, act.middle);
     context_.gemm.linear(act.up, weights.down, x, true);
 }
 
@@ -168,7 +168,7 @@ void AdaptedDecoder<Real>::mlp_backward(const LayerWeights<Real>& weights, const
     swiglu_backward(wide, act.gate, act.up);
     context_.gemm.linear_backward(act.gate, weights.gate, narrow);
     context_.gemm.linear_backward(act.up, weights.up, narrow, true);
-    Kokkos::deep_copy(middle, dx);
+    Kokkos::deep_copy(Execution(), middle, dx);
     rms_norm_backward(act.middle, weights.post_attention_norm, context_.config.rms_norm_eps, narrow, middle);
 }
 
@@ -215,7 +215,7 @@ void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeig
     mlp_backward(weights, act, dx);
     attention_backward(shape, weights, layer, streams, act);
     const int n = shape.rows();
-    Kokkos::deep_copy(dx, first_rows(gradients_.middle, n));
+    Kokkos::deep_copy(Execution(), dx, first_rows(gradients_.middle, n));
     rms_norm_backward(x, weights.input_norm, context_.config.rms_norm_eps, first_rows(gradients_.narrow, n), dx);
 }
 

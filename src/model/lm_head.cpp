@@ -34,8 +34,8 @@ CrossEntropySum LmHead<Real>::run(const Matrix<Real>& x, const Vector<std::int32
         if (scale == 0) continue;
         gemm_.linear_backward(logits, weights_.lm_head, normed);
         const auto input = first_rows(input_, count);
-        Kokkos::deep_copy(input, part);
-        Kokkos::deep_copy(part, Real(0));
+        Kokkos::deep_copy(Execution(), input, part);
+        Kokkos::deep_copy(Execution(), part, Real(0));
         rms_norm_backward(input, weights_.norm, config_.rms_norm_eps, normed, part);
     }
     return total;

@@ -166,7 +166,8 @@ std::map<std::string, std::string> form_metadata(const StudentForm& form, bool t
 
 Students::Students(const ModelConfig& config, const StudentForm& form, Range layers, bool tied,
                    ParameterSet& parameters)
-    : config_(config), form_(form), layers_(layers), tied_(tied), set_(parameters) {
+    : config_(config), form_(form), layers_(layers), tied_(tied), set_(parameters),
+      no_parameter_("no_parameter", config.heads) {
     const io::Shape map_shape{config.heads, config.head_dim, form.feature_dim};
     const io::Shape head_shape{1, config.heads, 1, 1};
     for (int layer = layers.begin; layer < layers.end; ++layer) {
@@ -227,9 +228,7 @@ StudentParameters<float> Students::parameters(int layer) const {
     const auto map = [&](int index) {
         return Tensor3<float>(set_.values(index).data(), config_.heads, config_.head_dim, form_.feature_dim);
     };
-    const auto scalars = [&](int index) {
-        return index < 0 ? Vector<float>("no_parameter", config_.heads) : set_.values(index);
-    };
+    const auto scalars = [&](int index) { return index < 0 ? no_parameter_ : set_.values(index); };
     return {map(at.q_map), map(at.k_map), scalars(at.q_bias), scalars(at.k_bias), scalars(at.window_factors)};
 }
 

@@ -73,6 +73,7 @@ private:
     Range layers_;
     bool tied_;
     const ParameterSet& set_;
+    Vector<float> no_parameter_; ///< [H], zeros in place of a parameter that the form does not have
     std::vector<Indices> indices_;
 };
 

@@ -1,17 +1,19 @@
 #include "src/model/weights.hpp"
 
 #include "lolcats/error.hpp"
+#include "src/model/uploader.hpp"
 
 namespace lolcats {
 
 namespace {
 
 template <class T>
-Matrix<T> load_matrix(const io::Checkpoint& checkpoint, const std::string& name, int rows, int columns) {
+Matrix<T> load_matrix(const io::Checkpoint& checkpoint, const std::string& name, int rows, int columns,
+                      Uploader& uploader) {
     Matrix<T> matrix(uninitialized(name), rows, columns);
-    const auto host = Kokkos::create_mirror_view(matrix);
-    checkpoint.read(name, {rows, columns}, host.data());
-    Kokkos::deep_copy(matrix, host);
+    uploader.fill(matrix, [&](std::int64_t first, std::int64_t count, T* out) {
+        checkpoint.read_rows(name, {rows, columns}, first, count, out);
+    });
     return matrix;
 }
 
@@ -26,12 +28,12 @@ Vector<Real> load_vector(const io::Checkpoint& checkpoint, const std::string& na
 
 template <class Real>
 Weight<Real> load_weight(const io::Checkpoint& checkpoint, const std::string& name, int outputs, int inputs,
-                         bool has_bias, Storage storage) {
+                         bool has_bias, Storage storage, Uploader& uploader) {
     Weight<Real> weight;
     if (storage == Storage::bf16)
-        weight.half = load_matrix<BFloat16>(checkpoint, name + ".weight", outputs, inputs);
+        weight.half = load_matrix<BFloat16>(checkpoint, name + ".weight", outputs, inputs, uploader);
     else
-        weight.full = load_matrix<Real>(checkpoint, name + ".weight", outputs, inputs);
+        weight.full = load_matrix<Real>(checkpoint, name + ".weight", outputs, inputs, uploader);
     if (has_bias) weight.bias = load_vector<Real>(checkpoint, name + ".bias", outputs);
     return weight;
 }
@@ -50,8 +52,9 @@ template <class Real>
 LayerWeights<Real> load_layer(const io::Checkpoint& checkpoint, const ModelConfig& config, int layer, Storage storage) {
     const std::string prefix = fmt::format("model.layers.{}.", layer);
     const int width = config.hidden_size;
+    Uploader uploader;
     const auto weight = [&](const std::string& name, int outputs, int inputs, bool bias) {
-        return load_weight<Real>(checkpoint, prefix + name, outputs, inputs, bias, storage);
+        return load_weight<Real>(checkpoint, prefix + name, outputs, inputs, bias, storage, uploader);
     };
     const auto attention = [&](const std::string& name, int outputs, int inputs) {
         return weight("self_attn." + name, outputs, inputs, config.attention_bias);
@@ -78,7 +81,8 @@ HeadWeights<Real> load_head(const io::Checkpoint& checkpoint, const ModelConfig&
     head.norm = load_vector<Real>(checkpoint, "model.norm.weight", config.hidden_size);
     const std::string name = config.tie_word_embeddings ? embedding_name : "lm_head.weight";
     const std::string stem = name.substr(0, name.size() - std::string(".weight").size());
-    head.lm_head = load_weight<Real>(checkpoint, stem, config.vocab_size, config.hidden_size, false, storage);
+    Uploader uploader;
+    head.lm_head = load_weight<Real>(checkpoint, stem, config.vocab_size, config.hidden_size, false, storage, uploader);
     return head;
 }
 

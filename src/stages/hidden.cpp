@@ -4,6 +4,7 @@
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/attempt.hpp"
+#include "src/comm/stage_link.hpp"
 #include "src/interrupt.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/stages/run_input.hpp"
@@ -24,9 +25,9 @@ class TeacherStage {
 public:
     TeacherStage(const Options& options, const RunInput& input, const Mesh& mesh, const std::string& tokens_identity,
                  Arithmetic arithmetic)
-        : input_(input), mesh_(mesh), blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)),
-          gemm_(arithmetic), rope_(input.config, input.length()),
-          activations_(input.config, input.shape(options.micro_batch)),
+        : input_(input), mesh_(mesh), link_(mesh.pipeline),
+          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), gemm_(arithmetic),
+          rope_(input.config, input.length()), activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
             stores_.push_back(open_store(options, tokens_identity, block));
@@ -38,10 +39,10 @@ public:
     void run(const Sequences& sequences) {
         const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
         const Matrix<float> x = first_rows(x_, shape.rows());
-        if (mesh_.stage == 0)
+        if (link_.is_first())
             input_.embed(sequences, x);
         else
-            mesh_.pipeline.receive(x.data(), x.size(), mesh_.stage - 1, 0);
+            link_.receive_forward(x);
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
             store(block, sequences, x);
             for (const auto& weights : layers_[block - blocks_.begin]) {
@@ -49,7 +50,7 @@ public:
                 round_residual(input_.storage, x);
             }
         }
-        if (mesh_.stage + 1 < mesh_.pipeline_ranks) mesh_.pipeline.send(x.data(), x.size(), mesh_.stage + 1, 0);
+        if (!link_.is_last()) link_.send_forward(x);
     }
 
     /// Whether the next sequences are to be computed. The first stage decides, and the others hear of it after what
@@ -77,6 +78,7 @@ public:
     }
 
     void close() {
+        link_.flush();
         for (auto& store : stores_)
             if (store != nullptr) store->close();
     }
@@ -109,10 +111,11 @@ private:
             if (!store->is_done(sequences[i])) store->write(sequences[i], host.data() + i * size);
     }
 
-    static constexpr int go_on_tag = 1;
+    static constexpr int go_on_tag = 3; ///< beside those of StageLink
 
     const RunInput& input_;
     const Mesh& mesh_;
+    StageLink link_;
     Range blocks_;
     Gemm<float> gemm_;
     RopeTable<float> rope_;

@@ -137,7 +137,7 @@ CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, f
         flights[i] = take_slot();
         const Matrix<float> x = receive_input(sequences);
         for (int layer = layers_.begin; layer < layers_.end; ++layer) {
-            Kokkos::deep_copy(first_rows(flights[i].inputs[layer - layers_.begin], shape.rows()), x);
+            Kokkos::deep_copy(Execution(), first_rows(flights[i].inputs[layer - layers_.begin], shape.rows()), x);
             run_layer(shape, layer, streams(sequences, stream), x);
         }
         if (!link_.is_last()) return link_.send_forward(x);
@@ -146,7 +146,7 @@ CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, f
             head_->loss_and_gradient(x, first(labels_, shape.rows()), scale, first(predicted_, shape.rows()));
         total.loss += sum.loss;
         total.labelled += sum.labelled;
-        Kokkos::deep_copy(first_rows(flights[i].gradient, shape.rows()), x);
+        Kokkos::deep_copy(Execution(), first_rows(flights[i].gradient, shape.rows()), x);
     };
     const auto backward = [&](int i) {
         const Sequences& sequences = micro_batches[i];

@@ -4,6 +4,7 @@
 #include "tests/support/compare.hpp"
 
 #include <array>
+#include <cmath>
 #include <string>
 #include <tuple>
 
@@ -39,6 +40,29 @@ std::vector<double> naive_product(const Product& p, double alpha, const std::vec
     return c;
 }
 
+// The device's lambdas are in functions of their own: nvcc takes none in the private body of a test.
+template <class Real>
+void multiply_on_device(const Product& p, Real alpha, const Vector<Real>& a, int a_row, const Vector<Real>& b,
+                        const Vector<Real>& c, int row) {
+    on_one_team(KOKKOS_LAMBDA(const Team& team) {
+        const auto operand =
+            p.transpose_a ? tile::transposed<Real>(a.data(), a_row) : tile::plain<Real>(a.data(), a_row);
+        tile::multiply<Team, Real>(team, p.m, p.n, p.k, alpha, operand, b.data(), row, c.data(), row, p.add);
+    });
+}
+
+void transpose_on_device(int m, int n, const Vector<double>& in, int in_row, const Vector<double>& out, int out_row) {
+    on_one_team(KOKKOS_LAMBDA(const Team& team) {
+        tile::transpose<Team, double>(team, m, n, in.data(), in_row, out.data(), out_row);
+    });
+}
+
+void add_column_sums_on_device(int m, int n, const Vector<double>& in, int in_row, const Vector<double>& out) {
+    on_one_team(KOKKOS_LAMBDA(const Team& team) {
+        tile::add_column_sums<Team, double>(team, m, n, in.data(), in_row, out.data());
+    });
+}
+
 template <class Real>
 void expect_product(const Product& p, double tolerance) {
     const int a_rows = p.transpose_a ? p.k : p.m;
@@ -51,12 +75,7 @@ void expect_product(const Product& p, double tolerance) {
     const auto a_view = vector<Real>(a);
     const auto b_view = vector<Real>(b);
     const auto c_view = vector<Real>(c);
-    on_one_team(KOKKOS_LAMBDA(const Team& team) {
-        const auto operand =
-            p.transpose_a ? tile::transposed<Real>(a_view.data(), a_row) : tile::plain<Real>(a_view.data(), a_row);
-        tile::multiply<Team, Real>(team, p.m, p.n, p.k, Real(-0.75), operand, b_view.data(), row, c_view.data(), row,
-                                   p.add);
-    });
+    multiply_on_device(p, Real(-0.75), a_view, a_row, b_view, c_view, row);
     EXPECT_TRUE(close(values(c_view), expected, tolerance));
 }
 
@@ -91,11 +110,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Tile, OverwriteDoesNotReadTheResult) {
     const auto a = vector<float>({1, 2, 3, 4});
-    const auto c = poisoned<float>(2, 2);
-    on_one_team(KOKKOS_LAMBDA(const Team& team) {
-        tile::multiply<Team, float>(team, 2, 2, 2, 1.0F, tile::plain<float>(a.data(), 2), a.data(), 2, c.data(), 2,
-                                    false);
-    });
+    const auto c = vector<float>(std::vector<double>(4, std::nan("")));
+    multiply_on_device({.m = 2, .n = 2, .k = 2, .transpose_a = false, .add = false}, 1.0F, a, 2, a, c, 2);
     EXPECT_TRUE(close(values(c), {7, 10, 15, 22}, 0));
 }
 
@@ -105,9 +121,7 @@ TEST(Tile, TransposeOddSizes) {
     const auto in = random_values(m * (n + margin), 4);
     const auto in_view = vector<double>(in);
     const auto out = vector<double>(std::vector<double>(n * (m + margin), -1.0));
-    on_one_team(KOKKOS_LAMBDA(const Team& team) {
-        tile::transpose<Team, double>(team, m, n, in_view.data(), n + margin, out.data(), m + margin);
-    });
+    transpose_on_device(m, n, in_view, n + margin, out, m + margin);
     std::vector<double> expected(n * (m + margin), -1.0);
     for (int i = 0; i < m; ++i)
         for (int j = 0; j < n; ++j) expected[j * (m + margin) + i] = in[i * (n + margin) + j];
@@ -121,9 +135,7 @@ TEST(Tile, AddColumnSums) {
     auto expected = random_values(n, 6);
     const auto in_view = vector<double>(in);
     const auto out = vector<double>(expected);
-    on_one_team(KOKKOS_LAMBDA(const Team& team) {
-        tile::add_column_sums<Team, double>(team, m, n, in_view.data(), n + margin, out.data());
-    });
+    add_column_sums_on_device(m, n, in_view, n + margin, out);
     for (int i = 0; i < m; ++i)
         for (int j = 0; j < n; ++j) expected[j] += in[i * (n + margin) + j];
     EXPECT_TRUE(close(values(out), expected, 1e-14));

@@ -1,0 +1,58 @@
+#include "kernels/accelerator.hpp"
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+// Kokkos calls three functions of the CUDA driver, whose library is only where a GPU's driver is installed. A program
+// linked to it would not start anywhere else, not even to say so. So they are defined here, and look the driver's own
+// up when they are called.
+namespace {
+
+template <class Function>
+Function* driver_function(const char* name, unsigned version) {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t status =
+        cudaGetDriverEntryPointByVersion(name, &function, version, cudaEnableLegacyStream, &result);
+    const bool found = status == cudaSuccess && result == cudaDriverEntryPointSuccess;
+    return found ? reinterpret_cast<Function*>(function) : nullptr;
+}
+
+} // namespace
+
+extern "C" {
+
+CUresult cuCtxGetDevice(CUdevice* device) {
+    const auto function = driver_function<decltype(cuCtxGetDevice)>("cuCtxGetDevice", 2000);
+    return function == nullptr ? CUDA_ERROR_NOT_INITIALIZED : function(device);
+}
+
+CUresult cuCtxPushCurrent(CUcontext context) {
+    const auto function = driver_function<decltype(cuCtxPushCurrent)>("cuCtxPushCurrent", 4000);
+    return function == nullptr ? CUDA_ERROR_NOT_INITIALIZED : function(context);
+}
+
+CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
+    const auto function = driver_function<decltype(cuStreamGetCtx)>("cuStreamGetCtx", 9020);
+    return function == nullptr ? CUDA_ERROR_NOT_INITIALIZED : function(stream, context);
+}
+
+} // extern "C"
+
+namespace lolcats {
+
+int accelerator_count() {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+const char* missing_accelerator() {
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "no NVIDIA driver is installed";
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    return status == cudaSuccess && count > 0 ? ""
+                                              : cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
+}
+
+} // namespace lolcats

@@ -1,0 +1,47 @@
+#pragma once
+/// Matrix products in float by the processor's library: oneDNN on the host, cuBLASLt on a GPU. Pointers are to memory
+/// of the default execution space.
+#include "lolcats/bfloat16.hpp"
+
+#include <memory>
+
+namespace lolcats {
+
+/// c[m, n] = op(a)[m, k] op(b)[k, n]
+struct ProductShape {
+    int m, n, k;
+};
+
+/// A stored matrix, `row` elements from one row to the next, that enters a product as it is or transposed.
+template <class T>
+struct Factor {
+    const T* data;
+    int row;
+    bool transpose;
+};
+
+class Products {
+public:
+    Products();
+    ~Products();
+    Products(const Products&) = delete;
+    Products& operator=(const Products&) = delete;
+
+    /// Whether the processor has instructions for bf16.
+    static bool has_bf16();
+
+    /// c = alpha op(a) op(b) + beta c, with `c_row` elements from one row of c to the next; the row bias[n] is added to
+    /// every row unless it is null.
+    void multiply(const ProductShape& shape, float alpha, const Factor<float>& a, const Factor<float>& b, float beta,
+                  const float* bias, float* c, int c_row);
+
+    /// c = op(a) op(b), or with `add` c + op(a) op(b): bf16 factors, sums and c in float; a and c are dense.
+    void multiply(const ProductShape& shape, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
+                  const float* bias, float* c);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+} // namespace lolcats

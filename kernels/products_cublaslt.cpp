@@ -1,0 +1,258 @@
+#include "kernels/cuda_check.hpp"
+#include "kernels/products.hpp"
+#include "kernels/views.hpp"
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <array>
+#include <compare>
+#include <limits>
+#include <map>
+#include <type_traits>
+#include <utility>
+
+namespace lolcats {
+
+namespace {
+
+constexpr std::size_t workspace_bytes = std::size_t{32} << 20; ///< what NVIDIA recommends for Hopper
+constexpr int most_candidates = 5;
+constexpr int timed_runs = 3;
+
+void check_cublas(cublasStatus_t status, const char* call, const char* file, int line) {
+    if (status != CUBLAS_STATUS_SUCCESS)
+        fail("{}:{}: {} failed: {}", file_name(file), line, call, cublasLtGetStatusString(status));
+}
+#define LOLCATS_CHECK_CUBLAS(call) check_cublas(call, #call, __FILE__, __LINE__)
+
+/// Owns a handle of cuBLASLt or an event of CUDA.
+template <auto Destroy>
+struct Destroyer {
+    template <class T>
+    void operator()(T* handle) const {
+        Destroy(handle);
+    }
+};
+template <class Handle, auto Destroy>
+using Owner = std::unique_ptr<std::remove_pointer_t<Handle>, Destroyer<Destroy>>;
+using Library = Owner<cublasLtHandle_t, cublasLtDestroy>;
+using Description = Owner<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Owner<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Owner<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+using Event = Owner<cudaEvent_t, cudaEventDestroy>;
+using DeviceMemory = Owner<void*, cudaFree>;
+
+Event make_event() {
+    cudaEvent_t event = nullptr;
+    LOLCATS_CHECK_CUDA(cudaEventCreate(&event));
+    return Event(event);
+}
+
+/// The largest power of two up to 256 that a pointer is a multiple of.
+std::uint32_t alignment(const void* pointer) {
+    const auto address = reinterpret_cast<std::uintptr_t>(pointer) | 256U;
+    return static_cast<std::uint32_t>(address & (~address + 1));
+}
+
+/// What a product's plan depends on, in the column-major terms of cuBLAS: it sees the stored rows as columns, and so
+/// computes the transpose c^T[n, m] = op(b)^T op(a)^T.
+struct Key {
+    cudaDataType_t type; ///< of a and b
+    int m, n, k;
+    int a_row, b_row, c_row;
+    bool transpose_a, transpose_b;
+    bool adds; ///< c is read
+    bool has_bias;
+    std::array<std::uint32_t, 3> alignments; ///< of a, b and c
+
+    auto operator<=>(const Key&) const = default;
+};
+
+struct Arguments {
+    const void* a;
+    const void* b;
+    const float* bias;
+    float* c;
+    float alpha;
+    float beta;
+};
+
+Layout make_layout(cudaDataType_t type, int rows, int columns, int row) {
+    cublasLtMatrixLayout_t layout = nullptr;
+    LOLCATS_CHECK_CUBLAS(cublasLtMatrixLayoutCreate(&layout, type, static_cast<std::uint64_t>(columns),
+                                                    static_cast<std::uint64_t>(rows), row));
+    return Layout(layout);
+}
+
+/// A product's description and its algorithm.
+struct Plan {
+    Description description;
+    Layout a, b, c;
+    cublasLtMatmulAlgo_t algorithm{};
+
+    explicit Plan(const Key& key)
+        : a(make_layout(key.type, key.transpose_a ? key.k : key.m, key.transpose_a ? key.m : key.k, key.a_row)),
+          b(make_layout(key.type, key.transpose_b ? key.n : key.k, key.transpose_b ? key.k : key.n, key.b_row)),
+          c(make_layout(CUDA_R_32F, key.m, key.n, key.c_row)) {
+        cublasLtMatmulDesc_t created = nullptr;
+        // CUBLAS_COMPUTE_32F leaves TF32 off: float factors enter with all their digits.
+        LOLCATS_CHECK_CUBLAS(cublasLtMatmulDescCreate(&created, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+        description.reset(created);
+        set(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+        set(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+        if (!key.has_bias) return;
+        set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+        set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+    }
+
+    template <class T>
+    void set(cublasLtMatmulDescAttributes_t attribute, const T& value) const {
+        LOLCATS_CHECK_CUBLAS(cublasLtMatmulDescSetAttribute(description.get(), attribute, &value, sizeof value));
+    }
+};
+
+} // namespace
+
+struct Products::State {
+    State() {
+        cublasLtHandle_t created = nullptr;
+        LOLCATS_CHECK_CUBLAS(cublasLtCreate(&created));
+        library.reset(created);
+    }
+
+    void multiply(const Key& key, const Arguments& arguments) {
+        auto at = plans.find(key);
+        if (at == plans.end()) at = plans.emplace(key, make_plan(key, arguments)).first;
+        if (key.has_bias) at->second.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arguments.bias);
+        LOLCATS_CHECK_CUBLAS(run(at->second, at->second.algorithm, arguments, arguments.c));
+    }
+
+private:
+    /// `out` is c, or memory of its size that c stays apart from.
+    cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Arguments& x, float* out) {
+        return cublasLtMatmul(library.get(), plan.description.get(), &x.alpha, x.b, plan.b.get(), x.a, plan.a.get(),
+                              &x.beta, x.c, plan.c.get(), out, plan.c.get(), &algorithm, workspace.data(),
+                              workspace_bytes, Execution().cuda_stream());
+    }
+
+    Plan make_plan(const Key& key, const Arguments& arguments) {
+        Plan plan(key);
+        if (key.has_bias) plan.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arguments.bias);
+        std::array<cublasLtMatmulHeuristicResult_t, most_candidates> candidates{};
+        const int count = ask_heuristic(key, plan, candidates);
+        if (count == 0)
+            fail("cuBLASLt has no algorithm for a product of {} x {} x {} on this GPU; use --gemm exact", key.m, key.n,
+                 key.k);
+        plan.algorithm = candidates.front().algo;
+        if (count > 1) plan.algorithm = candidates[fastest(key, plan, candidates, count, arguments)].algo;
+        return plan;
+    }
+
+    int ask_heuristic(const Key& key, const Plan& plan,
+                      std::array<cublasLtMatmulHeuristicResult_t, most_candidates>& candidates) {
+        cublasLtMatmulPreference_t created = nullptr;
+        LOLCATS_CHECK_CUBLAS(cublasLtMatmulPreferenceCreate(&created));
+        const Preference preference(created);
+        const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+            LOLCATS_CHECK_CUBLAS(cublasLtMatmulPreferenceSetAttribute(created, attribute, &value, sizeof value));
+        };
+        set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignments[1]);
+        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignments[0]);
+        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignments[2]);
+        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignments[2]);
+        int count = 0;
+        const auto status = cublasLtMatmulAlgoGetHeuristic(library.get(), plan.description.get(), plan.b.get(),
+                                                           plan.a.get(), plan.c.get(), plan.c.get(), created,
+                                                           most_candidates, candidates.data(), &count);
+        if (status == CUBLAS_STATUS_NOT_SUPPORTED) return 0;
+        LOLCATS_CHECK_CUBLAS(status);
+        return count;
+    }
+
+    /// Index of the candidate that takes least time. They write to memory of their own, as c may be added to.
+    int fastest(const Key& key, const Plan& plan,
+                const std::array<cublasLtMatmulHeuristicResult_t, most_candidates>& candidates, int count,
+                const Arguments& arguments) {
+        void* allocated = nullptr;
+        const std::size_t elements = static_cast<std::size_t>(key.m - 1) * key.c_row + key.n;
+        const cudaError_t status = cudaMalloc(&allocated, elements * sizeof(float));
+        if (status == cudaErrorMemoryAllocation) {
+            cudaGetLastError(); // where memory is short the heuristic's first choice will do
+            return 0;
+        }
+        LOLCATS_CHECK_CUDA(status);
+        const DeviceMemory out(allocated);
+        int best = 0;
+        float least = std::numeric_limits<float>::infinity();
+        for (int i = 0; i < count; ++i) {
+            const float time = measure(plan, candidates[i].algo, arguments, static_cast<float*>(allocated));
+            if (time < least) best = i;
+            least = std::min(least, time);
+        }
+        return best;
+    }
+
+    /// Milliseconds of `timed_runs` runs after a first one; infinite if the algorithm does not run.
+    float measure(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Arguments& arguments, float* out) {
+        if (run(plan, algorithm, arguments, out) != CUBLAS_STATUS_SUCCESS)
+            return std::numeric_limits<float>::infinity();
+        const Event start = make_event();
+        const Event stop = make_event();
+        LOLCATS_CHECK_CUDA(cudaEventRecord(start.get(), Execution().cuda_stream()));
+        for (int i = 0; i < timed_runs; ++i) LOLCATS_CHECK_CUBLAS(run(plan, algorithm, arguments, out));
+        LOLCATS_CHECK_CUDA(cudaEventRecord(stop.get(), Execution().cuda_stream()));
+        LOLCATS_CHECK_CUDA(cudaEventSynchronize(stop.get()));
+        float time = 0;
+        LOLCATS_CHECK_CUDA(cudaEventElapsedTime(&time, start.get(), stop.get()));
+        return time;
+    }
+
+    Library library;
+    Vector<char> workspace{uninitialized("cublas_workspace"), workspace_bytes};
+    std::map<Key, Plan> plans;
+};
+
+Products::Products() : state_(std::make_unique<State>()) {}
+Products::~Products() = default;
+
+bool Products::has_bf16() {
+    return true;
+}
+
+void Products::multiply(const ProductShape& s, float alpha, const Factor<float>& a, const Factor<float>& b, float beta,
+                        const float* bias, float* c, int c_row) {
+    const Key key{CUDA_R_32F,
+                  s.m,
+                  s.n,
+                  s.k,
+                  a.row,
+                  b.row,
+                  c_row,
+                  a.transpose,
+                  b.transpose,
+                  beta != 0,
+                  bias != nullptr,
+                  {alignment(a.data), alignment(b.data), alignment(c)}};
+    state_->multiply(key, {a.data, b.data, bias, c, alpha, beta});
+}
+
+void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
+                        const float* bias, float* c) {
+    const Key key{CUDA_R_16BF,
+                  s.m,
+                  s.n,
+                  s.k,
+                  a.row,
+                  b.row,
+                  s.n,
+                  a.transpose,
+                  b.transpose,
+                  add,
+                  bias != nullptr,
+                  {alignment(a.data), alignment(b.data), alignment(c)}};
+    state_->multiply(key, {a.data, b.data, bias, c, 1.0F, add ? 1.0F : 0.0F});
+}
+
+} // namespace lolcats

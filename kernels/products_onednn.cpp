@@ -1,0 +1,76 @@
+#include "kernels/elementwise.hpp"
+#include "kernels/products.hpp"
+#include "lolcats/error.hpp"
+
+#include <map>
+#include <oneapi/dnnl/dnnl.h>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+
+namespace lolcats {
+
+namespace {
+
+using dnnl::memory;
+
+void add_bias(const ProductShape& s, const float* bias, float* c, int c_row) {
+    if (bias == nullptr) return;
+    if (c_row != s.n) fail("a bias added to rows {} apart, {} long: a bug, please report it", c_row, s.n);
+    add_to_rows(Vector<float>(const_cast<float*>(bias), s.n), Matrix<float>(c, s.m, s.n));
+}
+
+} // namespace
+
+/// bf16 products, compiled once a shape.
+struct Products::State {
+    dnnl::matmul compile(const memory::desc& a, const memory::desc& b, const memory::desc& c, bool add) const {
+        dnnl::primitive_attr attributes;
+        if (add) {
+            dnnl::post_ops sum;
+            sum.append_sum(1.0F);
+            attributes.set_post_ops(sum);
+        }
+        return dnnl::matmul({dnnl::matmul::desc(a, b, c), attributes, engine});
+    }
+
+    dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+    dnnl::stream stream{engine};
+    std::map<std::tuple<int, int, int, bool, bool, bool>, dnnl::matmul> primitives;
+};
+
+Products::Products() : state_(std::make_unique<State>()) {}
+Products::~Products() = default;
+
+bool Products::has_bf16() {
+    const auto isa = dnnl::get_effective_cpu_isa();
+    return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+}
+
+void Products::multiply(const ProductShape& s, float alpha, const Factor<float>& a, const Factor<float>& b, float beta,
+                        const float* bias, float* c, int c_row) {
+    const auto letter = [](bool transpose) { return transpose ? 'T' : 'N'; };
+    if (dnnl_sgemm(letter(a.transpose), letter(b.transpose), s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, beta,
+                   c, c_row) != dnnl_success)
+        fail("oneDNN refused a float product of {} x {} x {}", s.m, s.n, s.k);
+    add_bias(s, bias, c, c_row);
+}
+
+void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
+                        const float* bias, float* c) {
+    auto& primitive = state_->primitives[{s.m, s.n, s.k, a.transpose, b.transpose, add}];
+    const auto strides = [](const Factor<BFloat16>& factor) {
+        return factor.transpose ? memory::dims{1, factor.row} : memory::dims{factor.row, 1};
+    };
+    const memory::desc a_shape({s.m, s.k}, memory::data_type::bf16, strides(a));
+    const memory::desc b_shape({s.k, s.n}, memory::data_type::bf16, strides(b));
+    const memory::desc c_shape({s.m, s.n}, memory::data_type::f32, memory::dims{s.n, 1});
+    if (!primitive) primitive = state_->compile(a_shape, b_shape, c_shape, add);
+    primitive.execute(state_->stream,
+                      {{DNNL_ARG_SRC, memory(a_shape, state_->engine, const_cast<BFloat16*>(a.data))},
+                       {DNNL_ARG_WEIGHTS, memory(b_shape, state_->engine, const_cast<BFloat16*>(b.data))},
+                       {DNNL_ARG_DST, memory(c_shape, state_->engine, c)}});
+    state_->stream.wait();
+    add_bias(s, bias, c, s.n);
+}
+
+} // namespace lolcats

@@ -1,0 +1,98 @@
+#pragma once
+/// Loops over the rows of an array: on the host a thread takes whole rows, on a device a team of threads shares each.
+#include "kernels/tile.hpp"
+
+namespace lolcats {
+
+/// The one thread of a row. Sums run from the first element to the last.
+struct HostRow {
+    template <class Body>
+    void for_each(int count, const Body& body) const {
+        for (int j = 0; j < count; ++j) body(j);
+    }
+
+    template <class Sum, class Term>
+    [[nodiscard]] Sum sum(int count, const Term& term) const {
+        Sum total = 0;
+        for (int j = 0; j < count; ++j) total += term(j);
+        return total;
+    }
+
+    template <class Real>
+    [[nodiscard]] Real dot(int count, const Real* a, const Real* b) const {
+        return tile::dot(count, a, b);
+    }
+
+    /// Index of the first of the largest elements.
+    template <class Real>
+    [[nodiscard]] int first_largest(int count, const Real* a) const {
+        int best = 0;
+        for (int j = 1; j < count; ++j) best = a[j] > a[best] ? j : best;
+        return best;
+    }
+
+    /// Calls `body()` in one thread of the row's.
+    template <class Body>
+    void once(const Body& body) const {
+        body();
+    }
+};
+
+/// The same for a team. Every member ends with its results visible to all threads of the row.
+struct DeviceRow {
+    const Team& team;
+
+    template <class Body>
+    KOKKOS_INLINE_FUNCTION void for_each(int count, const Body& body) const {
+        tile::for_each(team, count, body);
+    }
+
+    template <class Sum, class Term>
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION Sum sum(int count, const Term& term) const {
+        Sum total = 0;
+        Kokkos::parallel_reduce(
+            Kokkos::TeamThreadRange(team, count), [&](int j, Sum& part) { part += term(j); }, total);
+        return total;
+    }
+
+    template <class Real>
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION Real dot(int count, const Real* a, const Real* b) const {
+        return sum<Real>(count, [=](int j) { return a[j] * b[j]; });
+    }
+
+    template <class Real>
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION int first_largest(int count, const Real* a) const {
+        using Largest = Kokkos::MaxFirstLoc<Real, int>;
+        typename Largest::value_type best;
+        Kokkos::parallel_reduce(
+            Kokkos::TeamThreadRange(team, count),
+            [&](int j, typename Largest::value_type& part) {
+                if (a[j] > part.val || (a[j] == part.val && j < part.loc)) part = {a[j], j};
+            },
+            Largest(best));
+        return best.loc < count ? best.loc : 0; // with nothing but NaN no element is the largest
+    }
+
+    template <class Body>
+    KOKKOS_INLINE_FUNCTION void once(const Body& body) const {
+        Kokkos::single(Kokkos::PerTeam(team), body);
+        team.team_barrier();
+    }
+};
+
+using RowTeam = std::conditional_t<runs_on_host, HostRow, DeviceRow>;
+
+/// Calls `body(team, row)` for 0 <= row < rows.
+template <class Body>
+void for_each_row(const char* label, std::size_t rows, const Body& body) {
+    if constexpr (runs_on_host) {
+        Kokkos::parallel_for(label, Kokkos::RangePolicy<Execution>(0, rows), [=](int row) { body(HostRow{}, row); });
+    } else {
+        constexpr int threads = 256;
+        Kokkos::parallel_for(
+            label, Kokkos::TeamPolicy<Execution>(static_cast<int>(rows), threads),
+            KOKKOS_LAMBDA(const Team& team) { body(DeviceRow{team}, team.league_rank()); });
+    }
+}
+
+} // namespace lolcats

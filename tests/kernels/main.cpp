@@ -1,9 +1,0 @@
-/// gtest inside the life of Kokkos.
-#include <Kokkos_Core.hpp>
-#include <gtest/gtest.h>
-
-int main(int argc, char** argv) {
-    testing::InitGoogleTest(&argc, argv);
-    const Kokkos::ScopeGuard kokkos(Kokkos::InitializationSettings().set_disable_warnings(true));
-    return RUN_ALL_TESTS();
-}

@@ -1,0 +1,29 @@
+# What the build for NVIDIA GPUs adds: C++ goes through Kokkos' nvcc_wrapper, hand-written kernels (*.cu) through nvcc.
+if(NOT Kokkos_ENABLE_CUDA)
+  message(FATAL_ERROR "The Kokkos in ${Kokkos_DIR} has no CUDA backend: build one (tools/setup.sh --cuda does) and point "
+    "Kokkos_ROOT at it.")
+endif()
+if(NOT Kokkos_CUDA_ARCHITECTURES IN_LIST LOLCATS_CUDA_ARCHITECTURES)
+  message(FATAL_ERROR "The Kokkos in ${Kokkos_DIR} is for sm_${Kokkos_CUDA_ARCHITECTURES}, which is not among "
+    "LOLCATS_CUDA_ARCHITECTURES (${LOLCATS_CUDA_ARCHITECTURES}): add it, or point Kokkos_ROOT at another Kokkos.")
+endif()
+
+# CMake below 3.26 knows no C++20 for CUDA, so the flag is given by hand.
+set(CMAKE_CUDA_ARCHITECTURES ${LOLCATS_CUDA_ARCHITECTURES})
+set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -std=c++20 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra")
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+
+# Portable kernels are compiled for the one architecture of Kokkos, and run on later ones through its PTX.
+set(CMAKE_CXX_FLAGS "${CMAKE_CXX_FLAGS} --expt-relaxed-constexpr")
+if(Kokkos_VERSION VERSION_LESS 4.7.01 AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 13)
+  set(CMAKE_CXX_FLAGS "${CMAKE_CXX_FLAGS} -include ${CMAKE_SOURCE_DIR}/tools/kokkos_cuda13.hpp")
+endif()
+# The driver's library is left out unless something needs it (kernels/accelerator_device.cpp): programs start on any machine.
+set(CMAKE_EXE_LINKER_FLAGS "${CMAKE_EXE_LINKER_FLAGS} -Wl,--as-needed")
+# nvcc has no use for what the host compiler precompiled, and reads Kokkos' headers several times over for each source:
+# sources of the libraries are compiled a few at once instead.
+set(CMAKE_DISABLE_PRECOMPILE_HEADERS ON)
+function(lolcats_compile_together target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+endfunction()
