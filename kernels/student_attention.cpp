@@ -1,7 +1,6 @@
 #include "kernels/student_attention.hpp"
 
 #include "kernels/attention_twin.hpp"
-#include "kernels/row_team.hpp"
 #include "kernels/student_head.hpp"
 #include "lolcats/error.hpp"
 
@@ -103,27 +102,11 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
         });
 }
 
-template <class Real>
-void sum_head_groups(const AttentionShape& shape, const Matrix<Real>& per_head, const Matrix<Real>& out) {
-    const int group = shape.group();
-    const int d = shape.head_dim;
-    for_each_row(
-        "sum_head_groups", shape.rows(), KOKKOS_LAMBDA(const RowTeam& team, int row) {
-            for (int kv = 0; kv < shape.kv_heads; ++kv)
-                team.for_each(d, [&](int j) {
-                    Real sum = 0;
-                    for (int g = 0; g < group; ++g) sum += per_head(row, (kv * group + g) * d + j);
-                    out(row, kv * d + j) = sum;
-                });
-        });
-}
-
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
     template struct StudentGradients<Real>;                                                                            \
     template void student_attention<Real>(const AttentionShape&, const StudentForm&, const StudentParameters<Real>&,   \
                                           const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&,               \
-                                          const Matrix<Real>&, const Matrix<Real>&);                                   \
-    template void sum_head_groups<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&);
+                                          const Matrix<Real>&, const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE
