@@ -109,8 +109,10 @@ class Conversion(support.TestCase):
     def job(self, stage, script="linearize_405b"):
         """Id of the newest job of a stage, once there is one."""
         def newest():
-            self.fail_if_any(FAILURES)
-            return [job[0] for job in self.jobs() if job[1] == f"{script}.{stage}"][-1:]
+            found = [job[0] for job in self.jobs() if job[1] == f"{script}.{stage}"][-1:]
+            if not found:
+                self.fail_if_any(FAILURES)
+            return found
 
         return slurm.wait_for(newest, 60, f"a job for {stage}")[0]
 
@@ -169,7 +171,7 @@ class Conversion(support.TestCase):
             self.fail_if_any(FAILURES)
             return False
 
-        slurm.wait_for(is_halfway, 200, f"{stage} to be halfway")
+        slurm.wait_for(is_halfway, 400, f"{stage} to be halfway")
         self.assertEqual(self.states()[self.job(stage)], "RUNNING", f"{stage} was over too soon to be disturbed")
 
     def restarts(self, stage):

@@ -56,6 +56,7 @@ SlurmdTimeout=10
 MessageTimeout=10
 TCPTimeout=2
 KillWait=5
+UnkillableStepTimeout=600
 MinJobAge=3600
 {nodes}
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
