@@ -2,7 +2,7 @@
 file(GLOB CUDA_KERNEL_TESTS CONFIGURE_DEPENDS kernels/cuda/*.cpp)
 if(LOLCATS_CUDA)
   set_source_files_properties(${CUDA_KERNEL_TESTS} PROPERTIES LANGUAGE CUDA)
-  lolcats_test(test_cuda_kernels SOURCES ${CUDA_KERNEL_TESTS} LIBRARIES lolcats_kernels GTest::gtest_main)
+  lolcats_test(test_cuda_kernels SOURCES ${CUDA_KERNEL_TESTS} support/kokkos_main.cpp LIBRARIES lolcats_kernels)
   return()
 endif()
 
