@@ -17,7 +17,7 @@ cache=${LOLCATS_CACHE:-$HOME/.cache/lolcats-hpc}
 packages=(g++ cmake ninja-build git python3-pip libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libdnnl-dev
     libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
     python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format)
-[ "${1:-}" = programs ] || packages+=(munge slurmctld slurmd slurm-client) # the tests of the job scripts run a Slurm
+[ -z "${LOLCATS_SLURM_TESTS:-}" ] || packages+=(munge slurmctld slurmd slurm-client) # the tests of the job scripts
 
 install_packages() {
     local missing=()
