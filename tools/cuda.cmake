@@ -8,10 +8,15 @@ if(NOT Kokkos_CUDA_ARCHITECTURES IN_LIST LOLCATS_CUDA_ARCHITECTURES)
     "LOLCATS_CUDA_ARCHITECTURES (${LOLCATS_CUDA_ARCHITECTURES}): add it, or point Kokkos_ROOT at another Kokkos.")
 endif()
 
-# CMake below 3.26 knows no C++20 for CUDA, so the flag is given by hand.
 set(CMAKE_CUDA_ARCHITECTURES ${LOLCATS_CUDA_ARCHITECTURES})
-set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -std=c++20 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra")
+set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra")
 enable_language(CUDA)
+# CMake below 3.26 does not know how nvcc spells C++20.
+foreach(kind STANDARD EXTENSION)
+  if(NOT CMAKE_CUDA20_${kind}_COMPILE_OPTION)
+    set(CMAKE_CUDA20_${kind}_COMPILE_OPTION -std=c++20)
+  endif()
+endforeach()
 find_package(CUDAToolkit REQUIRED)
 
 # Portable kernels are compiled for the one architecture of Kokkos, and run on later ones through its PTX.
