@@ -45,7 +45,7 @@ class Fault(support.TestCase):
 
     def results(self, directory):
         """Contents of what a later stage reads in WORK/directory."""
-        return {path.name: path.read_bytes() for pattern in ("*.safetensors", "*.json")
+        return {path.name: path.read_bytes() for pattern in ("*.safetensors", "adapter_config.json")
                 for path in (self.work / directory).glob(pattern)}
 
 
