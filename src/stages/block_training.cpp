@@ -78,8 +78,8 @@ void write_gradients(const TransferRun& run, const Communicator& world, const Fi
     file.close();
 }
 
-BlockTraining::BlockTraining(const TransferRun& run, int block, const Communicator& group, Interrupt& interrupt,
-                             TimeSplit& time)
+BlockTraining::BlockTraining(const TransferRun& run, int block, bool finished, const Communicator& group,
+                             Interrupt& interrupt, TimeSplit& time)
     : run_(run), index_(block), group_(group), time_(time), progress_(run.options, 1e-2),
       block_(run.input.checkpoint, run.input.config, run.form, run.tied, run.input.storage, run.arithmetic,
              run.input.layout.layers_of(block), run.input.shape(run.options.micro_batch),
@@ -87,7 +87,7 @@ BlockTraining::BlockTraining(const TransferRun& run, int block, const Communicat
       checkpoints_(run.options,
                    {state_directory(run.options, block), run.identity, run.input.layout, group.rank() == 0}, group,
                    interrupt),
-      is_finished_(is_finished(run, block, group)) {
+      is_finished_(finished) {
     if (is_finished_) return;
     const Options& options = run.options;
     block_.students().initialize(options.feature_map_init, options.seed);

@@ -51,9 +51,10 @@ bool is_finished(const TransferRun& run, int block, const Communicator& group);
 
 class BlockTraining {
 public:
-    /// Goes on from the block's newest checkpoint. `group`: the ranks that share the block's batches. Collective over
-    /// them, as is all below but add().
-    BlockTraining(const TransferRun& run, int block, const Communicator& group, Interrupt& interrupt, TimeSplit& time);
+    /// Goes on from the block's newest checkpoint; one that is `finished` trains no more. `group`: the ranks that share
+    /// the block's batches. Collective over them, as is all below but add().
+    BlockTraining(const TransferRun& run, int block, bool finished, const Communicator& group, Interrupt& interrupt,
+                  TimeSplit& time);
 
     /// The first step this block needs; all of them are behind a finished one.
     [[nodiscard]] int start() const;

@@ -39,7 +39,10 @@ void convert_streaming(const Options& options, const Communicator& world) {
 
     PipelineStream stream(input, mesh.pipeline, report.time);
     const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
-    const Transferred result = train_blocks(run, blocks, mesh.data, stream, interrupt, report.time);
+    std::set<int> finished;
+    for (int block = blocks.begin; block < blocks.end; ++block)
+        if (is_finished(run, block, mesh.data)) finished.insert(block);
+    const Transferred result = train_blocks(run, blocks, finished, mesh.data, stream, interrupt, report.time);
     stream.close();
     if (interrupt.finish(result.stopped)) return;
     if (!options.dump_gradients.empty()) write_gradients(run, world, result.first);

@@ -9,14 +9,14 @@ namespace {
 
 class Passes {
 public:
-    Passes(const TransferRun& run, Range blocks, const Communicator& group, BlockStream& stream, Interrupt& interrupt,
-           TimeSplit& time)
+    Passes(const TransferRun& run, Range blocks, const std::set<int>& finished, const Communicator& group,
+           BlockStream& stream, Interrupt& interrupt, TimeSplit& time)
         : run_(run), group_(group), stream_(stream), interrupt_(interrupt), time_(time),
           x_(uninitialized("block_input"), run.input.shape(run.options.micro_batch).rows(),
              run.input.config.hidden_size) {
         time.measure(TimeSplit::files, [&] {
             for (int block = blocks.begin; block < blocks.end; ++block)
-                blocks_.emplace_back(run, block, group, interrupt, time);
+                blocks_.emplace_back(run, block, finished.contains(block), group, interrupt, time);
         });
     }
 
@@ -80,9 +80,9 @@ private:
 
 } // namespace
 
-Transferred train_blocks(const TransferRun& run, Range blocks, const Communicator& group, BlockStream& stream,
-                         Interrupt& interrupt, TimeSplit& time) {
-    return Passes(run, blocks, group, stream, interrupt, time).run();
+Transferred train_blocks(const TransferRun& run, Range blocks, const std::set<int>& finished, const Communicator& group,
+                         BlockStream& stream, Interrupt& interrupt, TimeSplit& time) {
+    return Passes(run, blocks, finished, group, stream, interrupt, time).run();
 }
 
 } // namespace lolcats

@@ -4,6 +4,7 @@
 #include "src/stages/block_stream.hpp"
 #include "src/stages/block_training.hpp"
 
+#include <set>
 #include <vector>
 
 namespace lolcats {
@@ -15,8 +16,9 @@ struct Transferred {
     std::int64_t micro_batches = 0; ///< of them that this rank ran
 };
 
-/// Trains consecutive blocks and writes their files. Collective over `group`, the ranks that share the batches.
-Transferred train_blocks(const TransferRun& run, Range blocks, const Communicator& group, BlockStream& stream,
-                         Interrupt& interrupt, TimeSplit& time);
+/// Trains consecutive blocks and writes their files; those that are `finished` only let the stream through. Collective
+/// over `group`, the ranks that share the batches.
+Transferred train_blocks(const TransferRun& run, Range blocks, const std::set<int>& finished, const Communicator& group,
+                         BlockStream& stream, Interrupt& interrupt, TimeSplit& time);
 
 } // namespace lolcats
