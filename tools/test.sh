@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds for the CPU and, where nvcc is, for GPUs, and runs all tests. Safe to run again.
-#   tools/test.sh [ctest arguments]
+# Installs what is missing, builds, and runs all tests. Safe to run again.
+#   tools/test.sh [--all] [ctest arguments]
+# --all also runs the unit tests with sanitizers, and makes the build for GPUs where nvcc is: each a build of its own.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 "$root/tools/setup.sh"
-"$root/tools/setup.sh" --cuda
+choice=(--exclude-regex '^sanitizers$')
+if [ "${1:-}" = --all ]; then
+    shift
+    choice=()
+    "$root/tools/setup.sh" --cuda
+fi
 cd "$root/build"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-ctest --output-on-failure --parallel "$(nproc)" "$@" 2>&1 | tee "$log" || status=$?
+ctest --output-on-failure --parallel "$(nproc)" "${choice[@]}" "$@" 2>&1 | tee "$log" || status=$?
 # ctest lists skipped tests after its summary; the summary is what to see last.
 grep -E '^[0-9]+% tests passed' "$log" | tail -n 1
 exit "$status"
