@@ -3,14 +3,14 @@
 import numpy as np
 
 from report import InspectionError, Progress, print_table, ranges
-from store import IDENTITY, Store, block_files
+from store import IDENTITY, Store, store_files
 
 TITLES = ["block", "layer", "sequences", "equal", "relative RMS", "largest difference", "that differ"]
 
 
 def pair_up(arguments):
     """Pairs of files of the same block."""
-    mine, other = block_files(arguments.path), block_files(arguments.other)
+    mine, other = store_files(arguments.path), store_files(arguments.other)
     if len(mine) == len(other) == 1:
         return [(mine[0], other[0])]
     names = {path.name: path for path in other}

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from report import InspectionError, Progress, load_pyplot, print_table, ranges
-from store import RERUN, Store, block_files, check_complete, check_same_run
+from store import RERUN, Store, store_files, check_complete, check_same_run
 
 DAMAGED = f"the file is damaged; {RERUN} with --verify, which computes it anew"
 
@@ -140,7 +140,7 @@ def inspect(arguments):
     new_hash = load_hash()
     blocks, problems = [], []
     with ExitStack() as stack:
-        stores = [stack.enter_context(Store(path)) for path in block_files(arguments.path)]
+        stores = [stack.enter_context(Store(path)) for path in store_files(arguments.path)]
         first = stores[0]
         total = sum(store.sequence_bytes() * store.done().size for store in stores)
         print(f"{arguments.path}: {len(stores)} blocks of {first.dtype} {list(first.shape)}, {total / 1e9:.3f} GB done")

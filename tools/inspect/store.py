@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 
+from block_files import block_files
 from report import InspectionError, ranges
 
 FORMAT_VERSION = 1
@@ -83,15 +84,8 @@ def as_text(value):
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def block_files(path):
-    """The files of a work directory, of its hidden/ or of one block, in the order of the blocks."""
-    if path.is_file():
-        return [path]
-    for directory in (path / "hidden", path):
-        files = sorted(directory.glob("block_*.h5"), key=lambda file: (len(file.name), file.name))
-        if files:
-            return files
-    raise InspectionError(f"{path}: holds no hidden/block_XX.h5; name a work directory after lolcats_hidden")
+def store_files(path):
+    return block_files(path, "hidden", ".h5", "lolcats_hidden")
 
 
 def check_complete(store):

@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 
+from block_files import block_files
 from report import InspectionError, load_pyplot, print_table, ranges
 
 RERUN = "run lolcats_block again"
@@ -79,13 +80,7 @@ class BlockLog:
 
 
 def log_files(path):
-    if path.is_file():
-        return [path]
-    for directory in (path / "transfer", path):
-        files = sorted(directory.glob("block_*.jsonl"), key=lambda file: (len(file.name), file.name))
-        if files:
-            return files
-    raise InspectionError(f"{path}: holds no transfer/block_XX.jsonl; name a work directory after lolcats_block")
+    return block_files(path, "transfer", ".jsonl", "lolcats_block")
 
 
 def settings_of(log):
