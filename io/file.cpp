@@ -186,18 +186,29 @@ std::uint64_t hash64(std::span<const std::byte> bytes) {
     return XXH3_64bits(bytes.data(), bytes.size());
 }
 
+Hash64::Hash64() : state_(XXH3_createState(), [](XXH3_state_s* state) { XXH3_freeState(state); }) {
+    if (!state_) throw std::bad_alloc();
+    XXH3_64bits_reset(state_.get());
+}
+
+void Hash64::update(std::span<const std::byte> bytes) {
+    XXH3_64bits_update(state_.get(), bytes.data(), bytes.size());
+}
+
+std::uint64_t Hash64::digest() const {
+    return XXH3_64bits_digest(state_.get());
+}
+
 std::uint64_t hash_file(const std::filesystem::path& path) {
-    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
-    if (!state) throw std::bad_alloc();
-    XXH3_64bits_reset(state.get());
+    Hash64 hash;
     Descriptor file(path, O_RDONLY);
-    std::vector<char> buffer(1 << 20);
+    std::vector<std::byte> buffer(1 << 20);
     while (true) {
         const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) fail("{}: cannot read: {}", path.string(), std::strerror(errno));
-        if (count == 0) return XXH3_64bits_digest(state.get());
-        XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(count));
+        if (count == 0) return hash.digest();
+        hash.update(std::span(buffer).first(static_cast<std::size_t>(count)));
     }
 }
 

@@ -4,9 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+
+struct XXH3_state_s; // of xxhash.h
 
 namespace lolcats::io {
 
@@ -65,6 +68,17 @@ std::string free_space_hint(const std::filesystem::path& path);
 
 /// XXH3, 64 bits.
 std::uint64_t hash64(std::span<const std::byte> bytes);
+
+/// The same of bytes that come in pieces, however they are cut.
+class Hash64 {
+public:
+    Hash64();
+    void update(std::span<const std::byte> bytes);
+    [[nodiscard]] std::uint64_t digest() const;
+
+private:
+    std::unique_ptr<XXH3_state_s, void (*)(XXH3_state_s*)> state_;
+};
 
 /// The same of all bytes of a file.
 std::uint64_t hash_file(const std::filesystem::path& path);

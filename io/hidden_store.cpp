@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <span>
 
 #include "io/fence.hpp"
 #include "io/file.hpp"
@@ -132,6 +133,37 @@ std::uint64_t checksum_of(const void* data, std::size_t bytes) {
     return hash64({static_cast<const std::byte*>(data), bytes});
 }
 
+struct Prepared {
+    bool finite;
+    std::uint64_t checksum;
+};
+
+/// Calls tile(offset, size) for pieces that stay in a core's cache from one look at them to the next.
+template <class Tile>
+Prepared prepare_tiles(std::size_t count, Tile&& tile) {
+    constexpr std::size_t largest = 32768;
+    Hash64 hash;
+    bool finite = true;
+    for (std::size_t i = 0; i < count; i += largest) {
+        const auto stored = tile(i, std::min(largest, count - i));
+        finite = finite && all_finite(stored.data(), stored.size());
+        hash.update(std::as_bytes(stored));
+    }
+    return {finite, hash.digest()};
+}
+
+Prepared prepare(const float* states, std::size_t count) {
+    return prepare_tiles(count, [&](std::size_t i, std::size_t n) { return std::span(states + i, n); });
+}
+
+/// What is not finite stays so when it is rounded, and what overflows joins it.
+Prepared prepare(const float* states, std::size_t count, BFloat16* rounded) {
+    return prepare_tiles(count, [&](std::size_t i, std::size_t n) {
+        convert_elements(DType::f32, states + i, n, rounded + i);
+        return std::span<const BFloat16>(rounded + i, n);
+    });
+}
+
 } // namespace
 
 HiddenStoreWriter::HiddenStoreWriter(const path& file, const HiddenStoreInfo& info, MPI_Comm comm)
@@ -153,6 +185,7 @@ HiddenStoreWriter::HiddenStoreWriter(const path& file, const HiddenStoreInfo& in
             create();
         }
         reserve_space();
+        behind_ = WriteBehind(path_);
     } catch (...) {
         abandon();
         throw;
@@ -238,25 +271,37 @@ void HiddenStoreWriter::write(std::int64_t sequence, const float* states) {
     if (!file_) fail("{}: is already closed", path_.string());
     const auto count = static_cast<std::size_t>(info_.length * info_.width);
     const bool narrow = info_.dtype == DType::bf16;
-    if (narrow) convert_elements(DType::f32, states, count, buffer_.data());
-    const void* data = narrow ? static_cast<const void*>(buffer_.data()) : states;
-    // What is not finite stays so when it is rounded, and what overflows joins it.
-    if (!(narrow ? all_finite(buffer_.data(), count) : all_finite(states, count))) {
+    const Prepared prepared = narrow ? prepare(states, count, buffer_.data()) : prepare(states, count);
+    if (!prepared.finite) {
         fail("{}: the hidden states of sequence {} are not finite as {}: the model overflows on it; leave the sequence "
              "out or use another dtype",
              path_.string(), sequence, name_of(info_.dtype));
     }
-    write_converted(sequence, data, count * size_of(info_.dtype));
+    write_prepared(sequence, narrow ? static_cast<const void*>(buffer_.data()) : states, prepared.checksum);
     done_[static_cast<std::size_t>(sequence)] = 1;
 }
 
-void HiddenStoreWriter::write_converted(std::int64_t sequence, const void* data, std::size_t bytes) {
-    const std::uint64_t checksum = checksum_of(data, bytes);
+void HiddenStoreWriter::write_prepared(std::int64_t sequence, const void* data, std::uint64_t checksum) {
     const std::uint8_t mark = 1;
     require_current_attempt();
     put(states_, type_.get(), {sequence, 0, 0}, {1, info_.length, info_.width}, sequence, data);
+    start_writing(sequence);
     put(checksums_, H5T_NATIVE_UINT64, {sequence}, {1}, sequence, &checksum);
     put(marks_, H5T_NATIVE_UINT8, {sequence}, {1}, sequence, &mark);
+}
+
+void HiddenStoreWriter::start_writing(std::int64_t sequence) const {
+    const auto lock = hdf5::lock_library();
+    const std::int64_t rows = chunk_rows(info_);
+    for (std::int64_t row = 0; row < info_.length; row += rows) {
+        const std::array<hsize_t, 3> chunk = {static_cast<hsize_t>(sequence), static_cast<hsize_t>(row), 0};
+        unsigned filters = 0;
+        haddr_t address = 0;
+        hsize_t bytes = 0;
+        hdf5::check(H5Dget_chunk_info_by_coord(states_.get(), chunk.data(), &filters, &address, &bytes), path_,
+                    "find where sequence " + std::to_string(sequence) + " is stored");
+        behind_.start(address, bytes);
+    }
 }
 
 void HiddenStoreWriter::put(const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count,

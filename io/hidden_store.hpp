@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "io/hdf5.hpp"
+#include "io/write_behind.hpp"
 
 namespace lolcats::io {
 
@@ -73,7 +74,8 @@ private:
     void reserve_space();
     void put(const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count, std::int64_t sequence,
              const void* from) const;
-    void write_converted(std::int64_t sequence, const void* data, std::size_t bytes);
+    void start_writing(std::int64_t sequence) const;
+    void write_prepared(std::int64_t sequence, const void* data, std::uint64_t checksum);
 
     std::filesystem::path path_;
     HiddenStoreInfo info_;
@@ -81,6 +83,7 @@ private:
     bool alone_ = false; ///< the communicator has one rank
     std::vector<std::uint8_t> done_;
     std::vector<BFloat16> buffer_;
+    WriteBehind behind_; ///< before file_, so that it goes last: closing any descriptor of a file gives up its locks
     hdf5::File file_;
     hdf5::Datatype type_;
     hdf5::Dataset states_, checksums_, marks_;

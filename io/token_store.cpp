@@ -1,10 +1,9 @@
 #include "io/token_store.hpp"
 
-#include <xxhash.h>
-
 #include <algorithm>
+#include <array>
 #include <limits>
-#include <memory>
+#include <span>
 #include <vector>
 
 #include "io/file.hpp"
@@ -113,20 +112,18 @@ std::string TokenStore::labels_identity() const {
 
 /// Hands over every row on the way.
 std::string TokenStore::hash_rows(const hdf5::Dataset& dataset, const Visitor& visit) const {
-    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
-    if (!state) throw std::bad_alloc();
-    XXH3_64bits_reset(state.get());
-    const std::int64_t shape[] = {stored_sequences_, length_};
-    XXH3_64bits_update(state.get(), shape, sizeof shape);
+    Hash64 hash;
+    const std::array shape = {stored_sequences_, length_};
+    hash.update(std::as_bytes(std::span(shape)));
     const std::int64_t batch = std::clamp<std::int64_t>((1 << 20) / length_, 1, stored_sequences_);
     std::vector<std::int32_t> values(static_cast<std::size_t>(batch * length_));
     for (std::int64_t first = 0; first < stored_sequences_; first += batch) {
         const std::int64_t count = std::min(batch, stored_sequences_ - first);
         read_rows(dataset, first, count, values.data());
         for (std::int64_t i = 0; i < count; ++i) visit(first + i, values.data() + i * length_);
-        XXH3_64bits_update(state.get(), values.data(), static_cast<std::size_t>(count * length_) * sizeof values[0]);
+        hash.update(std::as_bytes(std::span(values).first(static_cast<std::size_t>(count * length_))));
     }
-    return to_hex(XXH3_64bits_digest(state.get()));
+    return to_hex(hash.digest());
 }
 
 } // namespace lolcats::io
