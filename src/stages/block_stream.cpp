@@ -5,19 +5,23 @@ namespace lolcats {
 StoredStream::StoredStream(const Options& options, const RunInput& input, const std::string& tokens_identity, int block,
                            TimeSplit& time)
     : input_(input), time_(time) {
-    if (block > 0)
-        store_.emplace(hidden_path(options, block), hidden_store_info(options, input, tokens_identity, block));
+    if (block == 0) return;
+    store_.emplace(hidden_path(options, block), hidden_store_info(options, input, tokens_identity, block));
+    ahead_.emplace([this](const Sequences& sequences, float* out) { read(sequences, out); }, input.length(),
+                   input.config.hidden_size, options.micro_batch);
 }
 
 void StoredStream::enter(const Sequences& sequences, const Matrix<float>& x) {
-    time_.measure(TimeSplit::files, [&] { store_ ? read(sequences, x) : input_.embed(sequences, x); });
+    time_.measure(TimeSplit::files, [&] { ahead_ ? ahead_->fetch(sequences, x) : input_.embed(sequences, x); });
 }
 
-void StoredStream::read(const Sequences& sequences, const Matrix<float>& x) const {
-    const auto host = Kokkos::create_mirror_view(x);
+void StoredStream::expect(const Sequences& sequences) {
+    if (ahead_) ahead_->expect(sequences);
+}
+
+void StoredStream::read(const Sequences& sequences, float* out) const {
     const std::size_t size = static_cast<std::size_t>(input_.length()) * input_.config.hidden_size;
-    for (std::size_t i = 0; i < sequences.size(); ++i) store_->read(sequences[i], host.data() + i * size);
-    Kokkos::deep_copy(x, host);
+    for (std::size_t i = 0; i < sequences.size(); ++i) store_->read(sequences[i], out + i * size);
 }
 
 PipelineStream::PipelineStream(const RunInput& input, const Communicator& pipeline, TimeSplit& time)

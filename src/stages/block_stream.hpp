@@ -2,6 +2,7 @@
 /// Where the residual stream that enters a rank's blocks comes from, and where it goes.
 #include "io/hidden_store.hpp"
 #include "src/comm/stage_link.hpp"
+#include "src/stages/read_ahead.hpp"
 #include "src/stages/run_input.hpp"
 #include "src/train/batches.hpp"
 #include "src/train/time_split.hpp"
@@ -15,6 +16,8 @@ public:
     virtual ~BlockStream() = default;
     /// x[count T, D] that enters the first of the rank's blocks for these sequences.
     virtual void enter(const Sequences& sequences, const Matrix<float>& x) = 0;
+    /// The sequences that will probably be the next to enter; none if they are not known.
+    virtual void expect(const Sequences& sequences) = 0;
     /// Whether what leaves the last of the rank's blocks goes anywhere.
     [[nodiscard]] virtual bool hands_on() const = 0;
     virtual void leave(const Matrix<float>& x) = 0;
@@ -33,17 +36,19 @@ public:
                  TimeSplit& time);
 
     void enter(const Sequences& sequences, const Matrix<float>& x) override;
+    void expect(const Sequences& sequences) override;
     [[nodiscard]] bool hands_on() const override { return false; }
     void leave(const Matrix<float>&) override {}
     int earliest(int step) override { return step; }
     bool stops(bool wanted) override { return wanted; }
 
 private:
-    void read(const Sequences& sequences, const Matrix<float>& x) const;
+    void read(const Sequences& sequences, float* out) const;
 
     const RunInput& input_;
     TimeSplit& time_;
     std::optional<io::HiddenStoreReader> store_;
+    std::optional<ReadAhead> ahead_; ///< of store_
 };
 
 /// The stream as it flows from one pipeline stage to the next; the first stage embeds the tokens. A stage runs ahead of
@@ -53,6 +58,7 @@ public:
     PipelineStream(const RunInput& input, const Communicator& pipeline, TimeSplit& time);
 
     void enter(const Sequences& sequences, const Matrix<float>& x) override;
+    void expect(const Sequences&) override {}
     [[nodiscard]] bool hands_on() const override { return !link_.is_last(); }
     void leave(const Matrix<float>& x) override;
     int earliest(int step) override;

@@ -54,16 +54,30 @@ private:
     void flow(const Pass& pass) {
         result_.sequences += static_cast<std::int64_t>(pass.batch.size());
         for (auto& block : blocks_) block.begin(pass);
-        for (const auto& sequences : micro_batches(pass.batch, run_.options.micro_batch, group_.size(), group_.rank()))
-            flow(sequences);
+        const auto parts = mine(pass.batch);
+        for (std::size_t i = 0; i < parts.size(); ++i)
+            flow(parts[i], i + 1 < parts.size() ? parts[i + 1] : first_after(pass));
         for (auto& block : blocks_) block.end();
     }
 
-    void flow(const Sequences& sequences) {
+    [[nodiscard]] std::vector<Sequences> mine(const Sequences& batch) const {
+        return micro_batches(batch, run_.options.micro_batch, group_.size(), group_.rank());
+    }
+
+    /// What comes after a pass if no evaluation does.
+    [[nodiscard]] Sequences first_after(const Pass& pass) const {
+        const int step = pass.train ? pass.step + 1 : pass.step;
+        if (step >= run_.batches.steps()) return {};
+        const auto parts = mine(run_.batches.at(step));
+        return parts.empty() ? Sequences() : parts.front();
+    }
+
+    void flow(const Sequences& sequences, const Sequences& next) {
         const AttentionShape shape = run_.input.shape(static_cast<int>(sequences.size()));
         const Matrix<float> x = first_rows(x_, shape.rows());
         ++result_.micro_batches;
         stream_.enter(sequences, x);
+        stream_.expect(next);
         for (auto& block : blocks_) block.add(shape, x, &block != &blocks_.back() || stream_.hands_on());
         stream_.leave(x);
     }
