@@ -1,7 +1,7 @@
 #include "lolcats/plan.hpp"
 
 #include "lolcats/error.hpp"
-#include "src/comm/mesh.hpp"
+#include "src/block_layout.hpp"
 #include "src/text_table.hpp"
 
 #include <nlohmann/json.hpp>

@@ -3,7 +3,7 @@
 /// base_model.model.model.layers.{i}.self_attn.{projection}.lora_{A,B}.weight, A [r, inputs] and B [outputs, r].
 #include "lolcats/model.hpp"
 #include "lolcats/options.hpp"
-#include "src/comm/mesh.hpp"
+#include "src/block_layout.hpp"
 #include "src/train/named_arrays.hpp"
 #include "src/train/parameters.hpp"
 

@@ -6,7 +6,7 @@
 ///   model.layers.{i}.self_attn.window_factors [1, H, 1, 1].
 #include "lolcats/model.hpp"
 #include "lolcats/options.hpp"
-#include "src/comm/mesh.hpp"
+#include "src/block_layout.hpp"
 #include "src/train/named_arrays.hpp"
 #include "src/train/parameters.hpp"
 

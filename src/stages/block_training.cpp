@@ -2,6 +2,7 @@
 
 #include "io/array_file.hpp"
 #include "lolcats/error.hpp"
+#include "src/train/collectives.hpp"
 
 #include <cmath>
 #include <numeric>
@@ -156,7 +157,7 @@ void BlockTraining::require_finite() const {
 }
 
 void BlockTraining::end_step() {
-    time_.measure(TimeSplit::wait, [&] { block_.parameters().sum_gradients(group_); });
+    time_.measure(TimeSplit::wait, [&] { sum_gradients(block_.parameters(), group_); });
     keep_first_batch();
     const double norm = block_.parameters().gradient_norm();
     if (!std::isfinite(norm))

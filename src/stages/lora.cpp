@@ -9,6 +9,7 @@
 #include "src/stages/model_stage.hpp"
 #include "src/stages/run_identity.hpp"
 #include "src/train/checkpoints.hpp"
+#include "src/train/collectives.hpp"
 #include "src/train/metrics_log.hpp"
 #include "src/train/progress.hpp"
 
@@ -190,7 +191,7 @@ private:
         const auto mine = micro_batches(batch, options_.micro_batch, mesh_.data_ranks, mesh_.replica);
         const double loss = total_loss(stage_.train(mine, static_cast<float>(1 / labelled), stream)) / labelled;
         require_finite(loss, step);
-        stage_.trained().sum_gradients(mesh_.data);
+        sum_gradients(stage_.trained(), mesh_.data);
         if (step == 0 && !options_.dump_gradients.empty()) write_gradients(loss);
         const double norm = gradient_norm();
         if (!std::isfinite(norm))

@@ -2,7 +2,7 @@
 
 #include "kernels/dropout.hpp"
 #include "lolcats/error.hpp"
-#include "src/comm/mesh.hpp"
+#include "src/block_layout.hpp"
 
 #include <algorithm>
 #include <numeric>

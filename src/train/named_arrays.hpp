@@ -1,6 +1,5 @@
 #pragma once
-/// Named arrays gathered from the ranks that own their layers, for files that one rank writes.
-#include "src/comm/communicator.hpp"
+/// Parameters and gradients as named arrays on the host, for files.
 #include "src/train/parameters.hpp"
 
 #include <string>
@@ -17,9 +16,5 @@ struct NamedArray {
 
 std::vector<NamedArray<float>> named_values(const ParameterSet& parameters);
 std::vector<NamedArray<double>> named_gradients(const ParameterSet& parameters);
-
-/// All ranks' arrays, in rank order, on rank 0 of the group; empty elsewhere. Collective.
-template <class T>
-std::vector<NamedArray<T>> gather(const Communicator& group, const std::vector<NamedArray<T>>& mine);
 
 } // namespace lolcats

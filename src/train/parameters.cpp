@@ -28,13 +28,6 @@ void ParameterSet::zero_gradients() const {
     Kokkos::deep_copy(gradients_, 0.0);
 }
 
-void ParameterSet::sum_gradients(const Communicator& group) const {
-    if (group.size() == 1) return;
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, gradients_);
-    group.sum(host.data(), host.extent(0));
-    Kokkos::deep_copy(gradients_, host);
-}
-
 double ParameterSet::gradient_norm() const {
     constexpr std::size_t piece = 4096;
     const std::size_t pieces = (size_ + piece - 1) / piece;

@@ -3,7 +3,6 @@
 #include "io/safetensors.hpp"
 #include "kernels/adamw.hpp"
 #include "kernels/views.hpp"
-#include "src/comm/communicator.hpp"
 
 #include <string>
 #include <vector>
@@ -28,11 +27,11 @@ public:
     [[nodiscard]] Vector<float> values(int index) const { return part(values_, index); }
     /// Empty unless trained.
     [[nodiscard]] Vector<double> gradients(int index) const;
+    /// Of all entries, in one array.
+    [[nodiscard]] const Vector<double>& gradients() const { return gradients_; }
     [[nodiscard]] bool is_trained() const { return gradients_.extent(0) > 0; }
 
     void zero_gradients() const;
-    /// Adds the gradients of all ranks of the group.
-    void sum_gradients(const Communicator& group) const;
     /// 2-norm of all gradients; its order of summation does not depend on the number of threads.
     [[nodiscard]] double gradient_norm() const;
     /// One optimiser step with gradients scaled so that their norm is at most `clip` (0: as they are).

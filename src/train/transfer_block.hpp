@@ -2,7 +2,7 @@
 /// One block of consecutive layers in attention transfer: the teacher passes through, and beside each layer's attention
 /// its student learns to give the same output (paper section 3.1).
 #include "lolcats/model.hpp"
-#include "src/comm/mesh.hpp"
+#include "src/block_layout.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/model/students.hpp"
 #include "src/model/weights.hpp"
