@@ -6,6 +6,7 @@
 #include "lolcats/error.hpp"
 #include "src/comm/communicator.hpp"
 #include "src/comm/error_latch.hpp"
+#include "src/console.hpp"
 #include "src/interrupt.hpp"
 
 #include <fmt/format.h>
@@ -20,8 +21,6 @@
 #include <exception>
 #include <new>
 #include <optional>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 #include <string_view>
 #include <thread>
 
@@ -127,6 +126,7 @@ std::string describe(const std::exception_ptr& problem) {
 }
 
 void print_error(const std::string& program, const std::string& text) {
+    show_status("");
     fmt::print(stderr, "{}: error: {}\n", program, text);
     std::fflush(stderr);
 }
@@ -197,8 +197,7 @@ void start_stage(const Options& options, const std::string& name, const Communic
                  const Stage& stage, Arrays arrays) {
     std::optional<Kokkos::ScopeGuard> kokkos;
     if (arrays == Arrays::used) kokkos.emplace(kokkos_settings(node));
-    spdlog::set_default_logger(spdlog::stderr_color_mt(name)); // stdout is for results
-    spdlog::set_pattern("%H:%M:%S %^%l%$ %v");
+    start_console(name);
     if (world.rank() == 0) {
         fmt::print(stderr, "{} {} ({}), {} rank{}\n{}", name, version_string(), git_hash(), world.size(),
                    world.size() > 1 ? "s" : "", to_table(options));

@@ -116,7 +116,11 @@ void BlockTraining::begin(const Pass& pass) {
     takes_part_ = takes_part(pass);
     pass_start_ = Clock::now();
     losses_.assign(block_.layers().size(), 0.0);
-    if (pass.train && takes_part_) block_.parameters().zero_gradients();
+    if (!pass.train || !takes_part_) return;
+    block_.parameters().zero_gradients();
+    if (!pace_)
+        pace_.emplace(fmt::format("block {}:", index_), "steps", 1.0 * run_.options.batch_size * run_.input.length(),
+                      progress_.step(), run_.batches.steps(), group_.rank() == 0);
 }
 
 void BlockTraining::add(const AttentionShape& shape, const Matrix<float>& x, bool hands_on) {
@@ -164,6 +168,7 @@ void BlockTraining::end_step() {
         fail("block {}: the gradient's norm is {} at step {}; lower --lr (nothing was written for this block)", index_,
              norm, pass_.step);
     progress_.update(block_.parameters(), mean(losses_), norm);
+    pace_->advance(1);
     if (group_.rank() == 0) time_.measure(TimeSplit::files, [&] { log_step(norm); });
 }
 
@@ -183,8 +188,8 @@ void BlockTraining::log_step(double norm) {
                  {"grad_norm", norm},
                  {"tokens_per_second", rate}});
     if (pass_.step % run_.options.log_every == 0)
-        spdlog::info("block {:2} step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s", index_, pass_.step,
-                     mean(losses_), progress_.rate(), norm, rate);
+        spdlog::info("block {:2} step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s, {} left", index_,
+                     pass_.step, mean(losses_), progress_.rate(), norm, rate, pace_->left());
 }
 
 void BlockTraining::end_evaluation() {

@@ -1,6 +1,7 @@
 #pragma once
 /// Attention transfer of one block, fed by whoever has its input: a store (stage 1) or the stage before (streaming).
 #include "lolcats/options.hpp"
+#include "src/pace.hpp"
 #include "src/stages/run_identity.hpp"
 #include "src/stages/run_input.hpp"
 #include "src/train/batches.hpp"
@@ -97,6 +98,7 @@ private:
     bool takes_part_ = false;    ///< in this pass
     std::vector<double> losses_; ///< of each layer in this pass
     Clock::time_point pass_start_;
+    std::optional<Pace> pace_; ///< from the first step on
 };
 
 } // namespace lolcats

@@ -3,12 +3,14 @@
 #include "io/array_file.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
+#include "src/pace.hpp"
 #include "src/stages/model_stage.hpp"
 
 #include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <spdlog/spdlog.h>
 
 namespace lolcats {
 
@@ -76,10 +78,14 @@ public:
         std::size_t turns = 0;
         for (int replica = 0; replica < mesh_.data_ranks; ++replica)
             turns = std::max(turns, micro_batches(all, options_.micro_batch, mesh_.data_ranks, replica).size());
+        Pace pace("evaluation of", "turns", options_.micro_batch * mesh_.data_ranks * input_.length(), 0,
+                  static_cast<std::int64_t>(turns), world_.rank() == 0);
         for (std::size_t turn = 0; turn < turns; ++turn) {
             const auto batch = batch_of(all, mesh_.replica, turn);
             if (!batch.empty()) evaluate(batch);
             if (!options_.save_logits.empty()) collect_logits(all, turn);
+            pace.advance(1);
+            if (world_.rank() == 0 && (turn + 1) % 64 == 0) spdlog::info(pace.text());
         }
         const Scores scores = total();
         if (scores.tokens == 0)

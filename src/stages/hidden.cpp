@@ -7,6 +7,7 @@
 #include "src/comm/stage_link.hpp"
 #include "src/interrupt.hpp"
 #include "src/model/decoder_layer.hpp"
+#include "src/pace.hpp"
 #include "src/stages/run_input.hpp"
 #include "src/train/batches.hpp"
 
@@ -71,6 +72,7 @@ public:
                                  blocks_.begin + static_cast<int>(i), sequence);
     }
 
+    [[nodiscard]] int length() const { return input_.length(); }
     /// Whether all this stage's stores hold the sequence.
     [[nodiscard]] bool is_done(std::int64_t sequence) const {
         return std::all_of(stores_.begin(), stores_.end(),
@@ -139,13 +141,17 @@ Sequences missing_sequences(const Range& mine, const Mesh& mesh, const TeacherSt
 /// False if it was stopped before the last of them.
 bool compute(const Options& options, const Communicator& world, TeacherStage& stage, const Sequences& missing,
              Interrupt& interrupt) {
-    std::size_t done = 0;
+    Pace pace("hidden states of", "sequences", stage.length(), 0, static_cast<std::int64_t>(missing.size()),
+              world.rank() == 0);
+    std::int64_t logged = 0;
     for (const auto& sequences : micro_batches(missing, options.micro_batch, 1, 0)) {
         if (!stage.go_on(interrupt)) return false;
         stage.run(sequences);
-        done += sequences.size();
-        if (world.rank() == 0 && (done == missing.size() || done % 64 == 0))
-            spdlog::info("hidden states of {} of {} sequences", done, missing.size());
+        pace.advance(static_cast<std::int64_t>(sequences.size()));
+        if (world.rank() == 0 && (pace.is_done() || pace.done() - logged >= 64)) {
+            spdlog::info(pace.text());
+            logged = pace.done();
+        }
     }
     return true;
 }

@@ -6,6 +6,7 @@
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/attempt.hpp"
+#include "src/pace.hpp"
 #include "src/stages/model_stage.hpp"
 #include "src/stages/run_identity.hpp"
 #include "src/train/checkpoints.hpp"
@@ -131,6 +132,8 @@ public:
 
     /// False if it was stopped before the end.
     bool run() {
+        pace_.emplace("low-rank adjusting:", "steps", 1.0 * options_.batch_size * input_.length(), progress_.step(),
+                      batches_.steps(), world_.rank() == 0);
         const bool finished = progress_.run(
             batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); },
             [&] { return checkpoints_.go_on(stage_.trained(), progress_, log_ ? &*log_ : nullptr); });
@@ -197,6 +200,7 @@ private:
         if (!std::isfinite(norm))
             fail("the gradient's norm is {} at step {}; lower --lr (no adapter was written)", norm, step);
         progress_.update(stage_.trained(), loss, norm);
+        pace_->advance(1);
         if (world_.rank() == 0)
             log_step(step, loss, norm, batch.size(), std::chrono::duration<double>(Clock::now() - start).count());
     }
@@ -217,8 +221,8 @@ private:
                      {"grad_norm", norm},
                      {"tokens_per_second", rate}});
         if (step % options_.log_every == 0)
-            spdlog::info("step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s", step, loss, progress_.rate(),
-                         norm, rate);
+            spdlog::info("step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s, {} left", step, loss,
+                         progress_.rate(), norm, rate, pace_->left());
     }
 
     double evaluate(int step) {
@@ -272,6 +276,7 @@ private:
     ModelStage stage_;
     Checkpoints checkpoints_;
     std::optional<MetricsLog> log_;
+    std::optional<Pace> pace_; ///< while it runs
 };
 
 } // namespace

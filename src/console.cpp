@@ -1,0 +1,70 @@
+#include "src/console.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <mutex>
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+namespace lolcats {
+namespace {
+
+constexpr const char* erase_line = "\r\x1b[K";
+
+/// Writes log lines above the status line.
+class TerminalSink : public spdlog::sinks::base_sink<std::mutex> {
+public:
+    void show(const std::string& status) {
+        const std::lock_guard lock(mutex_);
+        if (status == status_) return;
+        status_ = status;
+        erase();
+        draw();
+    }
+
+protected:
+    void sink_it_(const spdlog::details::log_msg& message) override {
+        erase();
+        lines_.log(message);
+        draw();
+    }
+    void flush_() override { lines_.flush(); }
+    void set_pattern_(const std::string& pattern) override { lines_.set_pattern(pattern); }
+    void set_formatter_(std::unique_ptr<spdlog::formatter> formatter) override {
+        lines_.set_formatter(std::move(formatter));
+    }
+
+private:
+    static void erase() { fmt::print(stderr, "{}", erase_line); }
+    void draw() const {
+        fmt::print(stderr, "{}", status_);
+        std::fflush(stderr);
+    }
+
+    spdlog::sinks::stderr_color_sink_st lines_;
+    std::string status_;
+};
+
+std::shared_ptr<TerminalSink> terminal; ///< where stderr is one
+
+} // namespace
+
+void start_console(const std::string& name) {
+    if (::isatty(STDERR_FILENO) == 1) {
+        terminal = std::make_shared<TerminalSink>();
+        spdlog::set_default_logger(std::make_shared<spdlog::logger>(name, terminal));
+    } else {
+        spdlog::set_default_logger(spdlog::stderr_color_mt(name));
+    }
+    spdlog::set_pattern("%H:%M:%S %^%l%$ %v");
+}
+
+void show_status(const std::string& text) {
+    if (terminal != nullptr) terminal->show(text);
+}
+
+} // namespace lolcats
