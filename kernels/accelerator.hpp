@@ -3,6 +3,9 @@
 
 namespace lolcats {
 
+/// To be called before anything starts the accelerator. Settings in the environment stay as they are.
+void prepare_accelerator();
+
 /// GPUs that this process can use; 1 in a build for the CPU.
 int accelerator_count();
 

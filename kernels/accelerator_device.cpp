@@ -3,6 +3,8 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
+
 // Kokkos calls three functions of the CUDA driver, whose library is only where a GPU's driver is installed. A program
 // linked to it would not start anywhere else, not even to say so. So they are defined here, and look the driver's own
 // up when they are called.
@@ -40,6 +42,12 @@ CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
 } // extern "C"
 
 namespace lolcats {
+
+void prepare_accelerator() {
+    // Streams that share a hardware queue wait for each other. There are eight by default, and more streams than that:
+    // a receive could stand behind a send that waits for its receiver.
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+}
 
 int accelerator_count() {
     int count = 0;

@@ -2,6 +2,8 @@
 
 namespace lolcats {
 
+void prepare_accelerator() {}
+
 int accelerator_count() {
     return 1;
 }

@@ -214,6 +214,7 @@ void start_stage(const Options& options, const std::string& name, const Communic
 int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage,
                 Arrays arrays) {
     yield_if_crowded();
+    prepare_accelerator();
     const MpiSession mpi(argc, argv);
     const Communicator world = Communicator::world();
     Options options;
@@ -253,7 +254,8 @@ nlohmann::ordered_json run_deck(const Options& options, const std::string& progr
     // Where results go and how a run got to its end is no part of what they are: equal runs write equal files, whatever
     // their directory, and however often they were stopped.
     for (const char* name : {"work", "dump-gradients", "save-logits", "done-file", "checkpoint-every",
-                             "keep-checkpoints", "wall-time", "fresh", "verify", "take-over", "stale-after"})
+                             "keep-checkpoints", "wall-time", "fresh", "verify", "take-over", "stale-after",
+                             "communication-timeout", "weights"})
         deck["options"].erase(name);
     return deck;
 }

@@ -83,6 +83,9 @@ struct Options {
 
     // Machine
     int pipeline_ranks = 0; ///< ranks the layers are spread over; 0: as many as divide the ranks and have a block
+    std::string communication = "auto";  ///< auto (NCCL between GPUs) | nccl | mpi: what carries arrays between ranks
+    double communication_timeout = 1800; ///< seconds that a rank waits for another's array
+    std::string weights = "auto";        ///< auto | read (every rank) | broadcast (by the one that reads them)
 
     // lolcats_plan
     bool plan_check = false;      ///< count the tokens, and fail where memory or disk will not do

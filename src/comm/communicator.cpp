@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 
 namespace lolcats {
@@ -23,6 +24,10 @@ MPI_Datatype mpi_type<double>() {
 template <>
 MPI_Datatype mpi_type<std::int64_t>() {
     return MPI_INT64_T;
+}
+template <>
+MPI_Datatype mpi_type<std::byte>() {
+    return MPI_BYTE;
 }
 
 bool mpi_is_running() noexcept {
@@ -64,26 +69,40 @@ void receive_all(const Communicator& comm, T* values, std::size_t count, int sou
     });
 }
 
+/// Calls start(values, size, request) for each piece.
+template <class T, class Start>
+Request start_pieces(Request::Kind kind, const char* name, T* values, std::size_t count, Start&& start) {
+    std::vector<Request::Part> parts;
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        parts.push_back({MPI_REQUEST_NULL, size});
+        check_mpi(start(values + offset, size, &parts.back().request), name);
+    });
+    return Request(kind, mpi_type<std::remove_const_t<T>>(), parts);
+}
+
 /// `start` is MPI_Isend or MPI_Issend.
 template <class T, class Start>
 Request start_send(const Communicator& comm, Start start, const char* name, const T* values, std::size_t count,
                    int destination, int tag) {
-    std::vector<MPI_Request> parts;
-    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
-        parts.push_back(MPI_REQUEST_NULL);
-        check_mpi(start(values + offset, size, mpi_type<T>(), destination, tag, comm.get(), &parts.back()), name);
+    return start_pieces(Request::Kind::send, name, values, count, [&](const T* piece, int size, MPI_Request* request) {
+        return start(piece, size, mpi_type<T>(), destination, tag, comm.get(), request);
     });
-    return Request(std::move(parts));
 }
 
 template <class T>
 Request start_receive(const Communicator& comm, T* values, std::size_t count, int source, int tag) {
-    std::vector<MPI_Request> parts;
-    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
-        parts.push_back(MPI_REQUEST_NULL);
-        check_mpi(MPI_Irecv(values + offset, size, mpi_type<T>(), source, tag, comm.get(), &parts.back()), "MPI_Irecv");
-    });
-    return Request(std::move(parts));
+    return start_pieces(Request::Kind::receive, "MPI_Irecv", values, count,
+                        [&](T* piece, int size, MPI_Request* request) {
+                            return MPI_Irecv(piece, size, mpi_type<T>(), source, tag, comm.get(), request);
+                        });
+}
+
+template <class T>
+Request start_all_reduce(const Communicator& comm, T* values, std::size_t count) {
+    return start_pieces(
+        Request::Kind::collective, "MPI_Iallreduce", values, count, [&](T* piece, int size, MPI_Request* request) {
+            return MPI_Iallreduce(MPI_IN_PLACE, piece, size, mpi_type<T>(), MPI_SUM, comm.get(), request);
+        });
 }
 
 } // namespace
@@ -99,12 +118,24 @@ void check_mpi(int code, const char* what) {
          code);
 }
 
-Request::Request(Request&& other) noexcept : parts_(std::exchange(other.parts_, {})) {}
+Request::Request(Kind kind, MPI_Datatype type, const std::vector<Part>& parts) : kind_(kind), type_(type) {
+    for (const Part& part : parts) {
+        parts_.push_back(part.request);
+        sizes_.push_back(part.size);
+    }
+}
+
+Request::Request(Request&& other) noexcept
+    : kind_(other.kind_), type_(other.type_), parts_(std::exchange(other.parts_, {})),
+      sizes_(std::exchange(other.sizes_, {})) {}
 
 Request& Request::operator=(Request&& other) noexcept {
     if (this != &other) {
         give_up();
+        kind_ = other.kind_;
+        type_ = other.type_;
         parts_ = std::exchange(other.parts_, {});
+        sizes_ = std::exchange(other.sizes_, {});
     }
     return *this;
 }
@@ -115,15 +146,31 @@ Request::~Request() {
 
 void Request::wait() {
     if (parts_.empty()) return;
-    check_mpi(MPI_Waitall(static_cast<int>(parts_.size()), parts_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+    std::vector<MPI_Status> statuses(parts_.size());
+    check_mpi(MPI_Waitall(static_cast<int>(parts_.size()), parts_.data(), statuses.data()), "MPI_Waitall");
+    finish(statuses);
+}
+
+bool Request::test() {
+    if (parts_.empty()) return true;
+    std::vector<MPI_Status> statuses(parts_.size());
+    int done = 0;
+    check_mpi(MPI_Testall(static_cast<int>(parts_.size()), parts_.data(), &done, statuses.data()), "MPI_Testall");
+    if (done != 0) finish(statuses);
+    return done != 0;
+}
+
+void Request::finish(const std::vector<MPI_Status>& statuses) {
     parts_.clear();
+    for (std::size_t i = 0; kind_ == Kind::receive && i < statuses.size(); ++i)
+        check_received(statuses[i], type_, sizes_[i]);
 }
 
 void Request::give_up() noexcept {
     if (parts_.empty() || !mpi_is_running()) return;
-    // Waiting here could last for ever, and a failure has nobody left to tell.
+    // Waiting here could last for ever, and a failure has nobody left to tell. A collective cannot be cancelled.
     for (MPI_Request& part : parts_) {
-        if (part == MPI_REQUEST_NULL) continue;
+        if (part == MPI_REQUEST_NULL || kind_ == Kind::collective) continue;
         MPI_Cancel(&part);
         MPI_Request_free(&part);
     }
@@ -195,6 +242,12 @@ void Communicator::sum(float* values, std::size_t count) const {
 void Communicator::sum(std::int64_t* values, std::size_t count) const {
     all_reduce(*this, values, count, MPI_SUM);
 }
+Request Communicator::start_sum(float* values, std::size_t count) const {
+    return start_all_reduce(*this, values, count);
+}
+Request Communicator::start_sum(double* values, std::size_t count) const {
+    return start_all_reduce(*this, values, count);
+}
 void Communicator::max(double* values, std::size_t count) const {
     all_reduce(*this, values, count, MPI_MAX);
 }
@@ -209,6 +262,13 @@ void Communicator::broadcast(void* bytes, std::size_t count, int root) const {
     for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
         check_mpi(MPI_Bcast(static_cast<char*>(bytes) + offset, size, MPI_BYTE, root, comm_), "MPI_Bcast");
     });
+}
+
+Request Communicator::start_broadcast(void* bytes, std::size_t count, int root) const {
+    return start_pieces(Request::Kind::collective, "MPI_Ibcast", static_cast<std::byte*>(bytes), count,
+                        [&](std::byte* piece, int size, MPI_Request* request) {
+                            return MPI_Ibcast(piece, size, MPI_BYTE, root, comm_, request);
+                        });
 }
 
 std::string Communicator::broadcast(const std::string& text, int root) const {
@@ -260,14 +320,17 @@ Request Communicator::isend(const float* values, std::size_t count, int destinat
 Request Communicator::isend(const double* values, std::size_t count, int destination, int tag) const {
     return start_send(*this, MPI_Isend, "MPI_Isend", values, count, destination, tag);
 }
-Request Communicator::issend(const float* values, std::size_t count, int destination, int tag) const {
-    return start_send(*this, MPI_Issend, "MPI_Issend", values, count, destination, tag);
+Request Communicator::issend(const std::byte* bytes, std::size_t count, int destination, int tag) const {
+    return start_send(*this, MPI_Issend, "MPI_Issend", bytes, count, destination, tag);
 }
 Request Communicator::ireceive(float* values, std::size_t count, int source, int tag) const {
     return start_receive(*this, values, count, source, tag);
 }
 Request Communicator::ireceive(double* values, std::size_t count, int source, int tag) const {
     return start_receive(*this, values, count, source, tag);
+}
+Request Communicator::ireceive(std::byte* bytes, std::size_t count, int source, int tag) const {
+    return start_receive(*this, bytes, count, source, tag);
 }
 
 } // namespace lolcats

@@ -12,25 +12,38 @@ namespace lolcats {
 /// Throws Error "MPI: WHAT failed on rank R: REASON" if `code` is not MPI_SUCCESS.
 void check_mpi(int code, const char* what);
 
-/// A send or receive under way. Move-only. The buffer must live until wait() has returned. A Request that dies without
-/// wait() gives its messages up and leaves the buffer undefined: that is for the unwinding of an error only.
+/// An operation under way. Move-only. The buffer must live until wait() has returned, or test() true. A Request that
+/// dies before gives its messages up and leaves the buffer undefined: that is for the unwinding of an error only.
 class Request {
 public:
+    enum class Kind { send, receive, collective };
+    struct Part {
+        MPI_Request request;
+        int size; ///< elements
+    };
+
     Request() = default;
-    explicit Request(std::vector<MPI_Request> parts) : parts_(std::move(parts)) {}
+    Request(Kind kind, MPI_Datatype type, const std::vector<Part>& parts);
     Request(Request&& other) noexcept;
     Request& operator=(Request&& other) noexcept;
     Request(const Request&) = delete;
     Request& operator=(const Request&) = delete;
     ~Request();
 
-    /// Returns when the buffer may be used again (send) or is filled (receive). Does nothing the second time.
+    /// Returns when the buffer may be used again (send) or is filled (receive, collective). Does nothing the second
+    /// time.
     void wait();
+    /// Whether that is so already; at once.
+    [[nodiscard]] bool test();
 
 private:
+    void finish(const std::vector<MPI_Status>& statuses);
     void give_up() noexcept;
 
+    Kind kind_ = Kind::send;
+    MPI_Datatype type_ = MPI_DATATYPE_NULL;
     std::vector<MPI_Request> parts_;
+    std::vector<int> sizes_;
 };
 
 /// Move-only owner of an MPI communicator. MPI_COMM_WORLD itself is referred to, never freed.
@@ -66,7 +79,12 @@ public:
     void max(std::int64_t* values, std::size_t count) const;
     void min(std::int64_t* values, std::size_t count) const;
 
+    /// The same, begun: it goes on while the request is waited for or tested.
+    [[nodiscard]] Request start_sum(float* values, std::size_t count) const;
+    [[nodiscard]] Request start_sum(double* values, std::size_t count) const;
+
     /// `bytes` of root to all ranks. Collective; `count` (in bytes) must agree.
+    [[nodiscard]] Request start_broadcast(void* bytes, std::size_t count, int root) const;
     void broadcast(void* bytes, std::size_t count, int root) const;
     /// The text of root, whose length the other ranks need not know. Collective.
     [[nodiscard]] std::string broadcast(const std::string& text, int root) const;
@@ -82,9 +100,10 @@ public:
     [[nodiscard]] Request isend(const float* values, std::size_t count, int destination, int tag) const;
     [[nodiscard]] Request isend(const double* values, std::size_t count, int destination, int tag) const;
     /// As isend, but wait() returns only once the receiver has asked for the message.
-    [[nodiscard]] Request issend(const float* values, std::size_t count, int destination, int tag) const;
+    [[nodiscard]] Request issend(const std::byte* bytes, std::size_t count, int destination, int tag) const;
     [[nodiscard]] Request ireceive(float* values, std::size_t count, int source, int tag) const;
     [[nodiscard]] Request ireceive(double* values, std::size_t count, int source, int tag) const;
+    [[nodiscard]] Request ireceive(std::byte* bytes, std::size_t count, int source, int tag) const;
 
 private:
     Communicator(MPI_Comm comm, bool owned);

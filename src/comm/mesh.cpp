@@ -9,4 +9,8 @@ Mesh make_mesh(const Communicator& world, int blocks, int pipeline_ranks) {
     return {width, world.size() / width, stage, replica, world.split(replica, stage), world.split(stage, replica)};
 }
 
+std::string replicas_name(const Mesh& mesh) {
+    return fmt::format("replicas of pipeline stage {}", mesh.stage);
+}
+
 } // namespace lolcats

@@ -19,4 +19,7 @@ struct Mesh {
 /// Collective over `world`.
 Mesh make_mesh(const Communicator& world, int blocks, int pipeline_ranks);
 
+/// What messages call the ranks of mesh.data.
+std::string replicas_name(const Mesh& mesh);
+
 } // namespace lolcats

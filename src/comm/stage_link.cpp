@@ -2,12 +2,54 @@
 
 namespace lolcats {
 
+namespace {
+
+int other_of_pair(const ArrayCommunicator& link) {
+    return 1 - link.rank();
+}
+
+void receive_array(ArrayCommunicator& link, float* values, std::size_t count) {
+    link.receive(values, count * sizeof(float), other_of_pair(link))->wait();
+}
+
+/// One number goes over a new link. NCCL connects two ranks at their first message, for which it needs both of them
+/// there; later sends then return at once.
+void try_out(ArrayCommunicator& link, bool sends) {
+    const Vector<float> number("first_message", 1);
+    if (sends)
+        link.send(number.data(), sizeof(float), other_of_pair(link))->wait();
+    else
+        receive_array(link, number.data(), 1);
+}
+
+} // namespace
+
+StageLink::StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow) : pipeline_(pipeline) {
+    // First the links above even stages, then those above odd ones: every stage makes its two in a turn of their own.
+    for (const int parity : {0, 1}) {
+        const Communicator pair = pipeline.split((stage() + parity) / 2, stage());
+        if (pair.size() == 2) connect(pair, stage() % 2 == parity, transport, flow);
+    }
+}
+
+void StageLink::connect(const Communicator& pair, bool is_lower, const ArrayTransport& transport, Flow flow) {
+    const int lower = is_lower ? stage() : stage() - 1;
+    const std::string stages = fmt::format("pipeline stages {} and {}", lower, lower + 1);
+    auto& forward = is_lower ? forward_out_.link : forward_in_;
+    forward = make_array_communicator(pair, transport, stages + ", forward", blocks_of_link);
+    try_out(*forward, is_lower);
+    if (flow == Flow::forward) return;
+    auto& backward = is_lower ? backward_in_ : backward_out_.link;
+    backward = make_array_communicator(pair, transport, stages + ", backward", blocks_of_link);
+    try_out(*backward, !is_lower);
+}
+
 void StageLink::receive_forward(const Matrix<float>& x) const {
-    receive(x, pipeline_.rank() - 1, forward_tag);
+    receive_array(*forward_in_, x.data(), x.size());
 }
 
 void StageLink::receive_backward(const Matrix<float>& dx) const {
-    receive(dx, pipeline_.rank() + 1, backward_tag);
+    receive_array(*backward_in_, dx.data(), dx.size());
 }
 
 bool StageLink::pass_on(bool word) const {
@@ -18,27 +60,28 @@ bool StageLink::pass_on(bool word) const {
 }
 
 void StageLink::flush() {
-    for (auto& message : under_way_) message.request.wait();
-    under_way_.clear();
+    forward_out_.flush();
+    backward_out_.flush();
 }
 
-void StageLink::send(const Matrix<float>& values, int destination, int tag) {
-    if (under_way_.size() == most_under_way) {
-        under_way_.front().request.wait();
-        under_way_.pop_front();
+void StageLink::Outbox::send(const Matrix<float>& values) {
+    Slot& slot = ring[next++ % most_under_way];
+    if (slot.transfer) slot.transfer->wait();
+    if (slot.data.size() < values.size()) {
+        for (Slot& each : ring) {
+            if (each.transfer) each.transfer->wait();
+            each.data = Vector<float>(uninitialized("message"), values.size());
+        }
     }
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, values);
-    auto& message = under_way_.emplace_back();
-    message.data.assign(host.data(), host.data() + host.size());
-    bytes_sent_ += host.size() * sizeof(float);
-    // A plain send of a small message is over before anyone asked for it, and MPI would buffer any number of them.
-    message.request = pipeline_.issend(message.data.data(), message.data.size(), destination, tag);
+    const Matrix<float> copy(slot.data.data(), values.extent(0), values.extent(1));
+    Kokkos::deep_copy(Execution(), copy, values);
+    bytes_sent += values.size() * sizeof(float);
+    slot.transfer = link->send(slot.data.data(), values.size() * sizeof(float), other_of_pair(*link));
 }
 
-void StageLink::receive(const Matrix<float>& values, int source, int tag) const {
-    const auto host = Kokkos::create_mirror_view(values);
-    pipeline_.receive(host.data(), host.size(), source, tag);
-    Kokkos::deep_copy(values, host);
+void StageLink::Outbox::flush() {
+    for (Slot& slot : ring)
+        if (slot.transfer) slot.transfer->wait();
 }
 
 } // namespace lolcats

@@ -1,18 +1,34 @@
 #pragma once
 /// Activations and their gradients between neighbouring stages of a pipeline.
 #include "kernels/views.hpp"
-#include "src/comm/communicator.hpp"
+#include "src/comm/array_communicator.hpp"
 
-#include <deque>
+#include <array>
+#include <memory>
 
 namespace lolcats {
 
+/// Which ways arrays flow.
+enum class Flow { forward, both };
+
+/// Each pair of neighbours has a communicator of its own for each way, and so, on a GPU, a stream of its own.
+///
+/// That is what keeps the 1F1B schedule from standing still. NCCL carries out a communicator's operations one after the
+/// other, and a send is over only once the receiver has taken it. In the steady phase a stage sends an activation on
+/// while the next one sends a gradient back: on one communicator each would wait for its send to be taken before it
+/// came to receive. With one for each way but all stages together, a stage could not receive the next activation before
+/// the last one it sent was taken, and would never run ahead.
+///
+/// Any synchronisation of the whole device (an allocation, say) waits for all that is under way. That is safe too: the
+/// schedule calls each send and the receive after it with no compute in between, so neighbours that wait for each other
+/// both have both under way.
 class StageLink {
 public:
-    /// Messages that hold a copy of their data until the receiver has begun to take them.
+    /// Messages each way that hold a copy of their data until the receiver has begun to take them.
     static constexpr std::size_t most_under_way = 4;
 
-    explicit StageLink(const Communicator& pipeline) : pipeline_(pipeline) {}
+    /// Collective over `pipeline`, which is to outlive the link.
+    StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow);
 
     [[nodiscard]] int stage() const { return pipeline_.rank(); }
     [[nodiscard]] int stages() const { return pipeline_.size(); }
@@ -20,9 +36,11 @@ public:
     [[nodiscard]] bool is_last() const { return stage() + 1 == stages(); }
 
     /// Sends return at once: neighbours that send to each other at the same time must not wait for each other. But a
-    /// stage runs ahead by no more than `most_under_way` messages: then a send waits until the receiver takes one.
-    void send_forward(const Matrix<float>& x) { send(x, pipeline_.rank() + 1, forward_tag); }
-    void send_backward(const Matrix<float>& dx) { send(dx, pipeline_.rank() - 1, backward_tag); }
+    /// stage runs ahead by no more than `most_under_way` messages: then a send waits until the receiver takes one. The
+    /// first message is the largest.
+    void send_forward(const Matrix<float>& x) { forward_out_.send(x); }
+    void send_backward(const Matrix<float>& dx) { backward_out_.send(dx); }
+    /// Returns when the message is there.
     void receive_forward(const Matrix<float>& x) const;
     void receive_backward(const Matrix<float>& dx) const;
     /// The first stage's word on every stage. It travels after what was sent before it; a stage waits for the one
@@ -30,23 +48,33 @@ public:
     [[nodiscard]] bool pass_on(bool word) const;
     /// Waits until everything sent has left.
     void flush();
-    [[nodiscard]] std::size_t bytes_sent() const { return bytes_sent_; }
+    [[nodiscard]] std::size_t bytes_sent() const { return forward_out_.bytes_sent + backward_out_.bytes_sent; }
 
 private:
-    static constexpr int forward_tag = 1;
-    static constexpr int backward_tag = 2;
     static constexpr int word_tag = 3;
 
-    struct Message {
-        std::vector<float> data;
-        Request request;
+    /// What leaves this stage one way, in a ring of buffers that is allocated once.
+    struct Outbox {
+        struct Slot {
+            Vector<float> data;
+            std::unique_ptr<Transfer> transfer;
+        };
+        std::unique_ptr<ArrayCommunicator> link;
+        std::array<Slot, most_under_way> ring;
+        std::size_t next = 0;
+        std::size_t bytes_sent = 0;
+
+        void send(const Matrix<float>& values);
+        void flush();
     };
-    void send(const Matrix<float>& values, int destination, int tag);
-    void receive(const Matrix<float>& values, int source, int tag) const;
+
+    void connect(const Communicator& pair, bool is_lower, const ArrayTransport& transport, Flow flow);
 
     const Communicator& pipeline_;
-    std::deque<Message> under_way_;
-    std::size_t bytes_sent_ = 0;
+    std::unique_ptr<ArrayCommunicator> forward_in_;
+    std::unique_ptr<ArrayCommunicator> backward_in_;
+    Outbox forward_out_;
+    Outbox backward_out_;
 };
 
 } // namespace lolcats

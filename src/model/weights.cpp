@@ -7,36 +7,60 @@ namespace lolcats {
 
 namespace {
 
-template <class T>
-Matrix<T> load_matrix(const io::Checkpoint& checkpoint, const std::string& name, int rows, int columns,
-                      Uploader& uploader) {
-    Matrix<T> matrix(uninitialized(name), rows, columns);
-    uploader.fill(matrix, [&](std::int64_t first, std::int64_t count, T* out) {
-        checkpoint.read_rows(name, {rows, columns}, first, count, out);
-    });
-    return matrix;
-}
+/// Loads arrays one after the other. Shared ones travel while the next are read.
+class WeightLoader {
+public:
+    explicit WeightLoader(const WeightSource& source) : source_(source) {}
 
-template <class Real>
-Vector<Real> load_vector(const io::Checkpoint& checkpoint, const std::string& name, int size) {
-    Vector<Real> vector(uninitialized(name), size);
-    const auto host = Kokkos::create_mirror_view(vector);
-    checkpoint.read(name, {size}, host.data());
-    Kokkos::deep_copy(vector, host);
-    return vector;
-}
+    template <class T>
+    Matrix<T> matrix(const std::string& name, int rows, int columns) {
+        Matrix<T> matrix(uninitialized(name), rows, columns);
+        if (source_.reads())
+            uploader_.fill(matrix, [&](std::int64_t first, std::int64_t count, T* out) {
+                source_.checkpoint.read_rows(name, {rows, columns}, first, count, out);
+            });
+        hand_out(matrix);
+        return matrix;
+    }
 
-template <class Real>
-Weight<Real> load_weight(const io::Checkpoint& checkpoint, const std::string& name, int outputs, int inputs,
-                         bool has_bias, Storage storage, Uploader& uploader) {
-    Weight<Real> weight;
-    if (storage == Storage::bf16)
-        weight.half = load_matrix<BFloat16>(checkpoint, name + ".weight", outputs, inputs, uploader);
-    else
-        weight.full = load_matrix<Real>(checkpoint, name + ".weight", outputs, inputs, uploader);
-    if (has_bias) weight.bias = load_vector<Real>(checkpoint, name + ".bias", outputs);
-    return weight;
-}
+    template <class Real>
+    Vector<Real> vector(const std::string& name, int size) {
+        Vector<Real> vector(uninitialized(name), size);
+        if (source_.reads()) {
+            const auto host = Kokkos::create_mirror_view(vector);
+            source_.checkpoint.read(name, {size}, host.data());
+            Kokkos::deep_copy(vector, host);
+        }
+        hand_out(vector);
+        return vector;
+    }
+
+    template <class Real>
+    Weight<Real> weight(const std::string& name, int outputs, int inputs, bool has_bias, Storage storage) {
+        Weight<Real> weight;
+        if (storage == Storage::bf16)
+            weight.half = matrix<BFloat16>(name + ".weight", outputs, inputs);
+        else
+            weight.full = matrix<Real>(name + ".weight", outputs, inputs);
+        if (has_bias) weight.bias = vector<Real>(name + ".bias", outputs);
+        return weight;
+    }
+
+    /// Returns when all of them are there.
+    void finish() {
+        if (source_.sharing != nullptr) source_.sharing->finish();
+    }
+
+private:
+    template <class Array>
+    void hand_out(const Array& array) {
+        if (source_.sharing != nullptr)
+            source_.sharing->hand_out(array.data(), array.size() * sizeof(typename Array::value_type));
+    }
+
+    const WeightSource& source_;
+    Uploader uploader_;
+};
 
 const std::string embedding_name = "model.embed_tokens.weight";
 
@@ -49,22 +73,19 @@ Storage storage_type(const std::string& dtype) {
 }
 
 template <class Real>
-LayerWeights<Real> load_layer(const io::Checkpoint& checkpoint, const ModelConfig& config, int layer, Storage storage) {
+LayerWeights<Real> load_layer(const WeightSource& source, const ModelConfig& config, int layer, Storage storage) {
     const std::string prefix = fmt::format("model.layers.{}.", layer);
     const int width = config.hidden_size;
-    Uploader uploader;
-    const auto weight = [&](const std::string& name, int outputs, int inputs, bool bias) {
-        return load_weight<Real>(checkpoint, prefix + name, outputs, inputs, bias, storage, uploader);
-    };
+    WeightLoader load(source);
     const auto attention = [&](const std::string& name, int outputs, int inputs) {
-        return weight("self_attn." + name, outputs, inputs, config.attention_bias);
+        return load.weight<Real>(prefix + "self_attn." + name, outputs, inputs, config.attention_bias, storage);
     };
     const auto mlp = [&](const std::string& name, int outputs, int inputs) {
-        return weight("mlp." + name, outputs, inputs, config.mlp_bias);
+        return load.weight<Real>(prefix + "mlp." + name, outputs, inputs, config.mlp_bias, storage);
     };
-    return {
-        .input_norm = load_vector<Real>(checkpoint, prefix + "input_layernorm.weight", width),
-        .post_attention_norm = load_vector<Real>(checkpoint, prefix + "post_attention_layernorm.weight", width),
+    LayerWeights<Real> weights{
+        .input_norm = load.vector<Real>(prefix + "input_layernorm.weight", width),
+        .post_attention_norm = load.vector<Real>(prefix + "post_attention_layernorm.weight", width),
         .q = attention("q_proj", config.query_size(), width),
         .k = attention("k_proj", config.kv_size(), width),
         .v = attention("v_proj", config.kv_size(), width),
@@ -73,16 +94,19 @@ LayerWeights<Real> load_layer(const io::Checkpoint& checkpoint, const ModelConfi
         .up = mlp("up_proj", config.intermediate_size, width),
         .down = mlp("down_proj", width, config.intermediate_size),
     };
+    load.finish();
+    return weights;
 }
 
 template <class Real>
-HeadWeights<Real> load_head(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage storage) {
-    HeadWeights<Real> head;
-    head.norm = load_vector<Real>(checkpoint, "model.norm.weight", config.hidden_size);
+HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& config, Storage storage) {
     const std::string name = config.tie_word_embeddings ? embedding_name : "lm_head.weight";
     const std::string stem = name.substr(0, name.size() - std::string(".weight").size());
-    Uploader uploader;
-    head.lm_head = load_weight<Real>(checkpoint, stem, config.vocab_size, config.hidden_size, false, storage, uploader);
+    WeightLoader load(source);
+    HeadWeights<Real> head;
+    head.norm = load.vector<Real>("model.norm.weight", config.hidden_size);
+    head.lm_head = load.weight<Real>(stem, config.vocab_size, config.hidden_size, false, storage);
+    load.finish();
     return head;
 }
 
@@ -104,8 +128,8 @@ void embed(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage 
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template LayerWeights<Real> load_layer<Real>(const io::Checkpoint&, const ModelConfig&, int, Storage);             \
-    template HeadWeights<Real> load_head<Real>(const io::Checkpoint&, const ModelConfig&, Storage);                    \
+    template LayerWeights<Real> load_layer<Real>(const WeightSource&, const ModelConfig&, int, Storage);               \
+    template HeadWeights<Real> load_head<Real>(const WeightSource&, const ModelConfig&, Storage);                      \
     template void embed<Real>(const io::Checkpoint&, const ModelConfig&, Storage, std::span<const std::int32_t>,       \
                               const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)

@@ -24,8 +24,9 @@ void StoredStream::read(const Sequences& sequences, float* out) const {
     for (std::size_t i = 0; i < sequences.size(); ++i) store_->read(sequences[i], out + i * size);
 }
 
-PipelineStream::PipelineStream(const RunInput& input, const Communicator& pipeline, TimeSplit& time)
-    : input_(input), pipeline_(pipeline), time_(time), link_(pipeline) {}
+PipelineStream::PipelineStream(const RunInput& input, const Communicator& pipeline, const ArrayTransport& transport,
+                               TimeSplit& time)
+    : input_(input), pipeline_(pipeline), time_(time), link_(pipeline, transport, Flow::forward) {}
 
 void PipelineStream::enter(const Sequences& sequences, const Matrix<float>& x) {
     if (link_.is_first())

@@ -55,7 +55,9 @@ private:
 /// the next one by no more micro-batches than its link holds.
 class PipelineStream : public BlockStream {
 public:
-    PipelineStream(const RunInput& input, const Communicator& pipeline, TimeSplit& time);
+    /// Collective over `pipeline`.
+    PipelineStream(const RunInput& input, const Communicator& pipeline, const ArrayTransport& transport,
+                   TimeSplit& time);
 
     void enter(const Sequences& sequences, const Matrix<float>& x) override;
     void expect(const Sequences&) override {}

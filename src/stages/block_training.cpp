@@ -2,6 +2,7 @@
 
 #include "io/array_file.hpp"
 #include "lolcats/error.hpp"
+#include "src/stages/replica_weights.hpp"
 #include "src/train/collectives.hpp"
 
 #include <cmath>
@@ -79,14 +80,14 @@ void write_gradients(const TransferRun& run, const Communicator& world, const Fi
     file.close();
 }
 
-BlockTraining::BlockTraining(const TransferRun& run, int block, bool finished, const Communicator& group,
+BlockTraining::BlockTraining(const TransferRun& run, int block, bool finished, ArrayCommunicator& group,
                              Interrupt& interrupt, TimeSplit& time)
-    : run_(run), index_(block), group_(group), time_(time), progress_(run.options, 1e-2),
-      block_(run.input.checkpoint, run.input.config, run.form, run.tied, run.input.storage, run.arithmetic,
-             run.input.layout.layers_of(block), run.input.shape(run.options.micro_batch),
-             {run.options.mse_factor, run.options.xent_factor}),
+    : run_(run), index_(block), arrays_(group), group_(group.control()), time_(time), progress_(run.options, 1e-2),
+      block_(ReplicaWeights(run.options, run.input, group).source(), run.input.config, run.form, run.tied,
+             run.input.storage, run.arithmetic, run.input.layout.layers_of(block),
+             run.input.shape(run.options.micro_batch), {run.options.mse_factor, run.options.xent_factor}),
       checkpoints_(run.options,
-                   {state_directory(run.options, block), run.identity, run.input.layout, group.rank() == 0}, group,
+                   {state_directory(run.options, block), run.identity, run.input.layout, group.rank() == 0}, group_,
                    interrupt),
       is_finished_(finished) {
     if (is_finished_) return;
@@ -161,7 +162,7 @@ void BlockTraining::require_finite() const {
 }
 
 void BlockTraining::end_step() {
-    time_.measure(TimeSplit::wait, [&] { sum_gradients(block_.parameters(), group_); });
+    time_.measure(TimeSplit::wait, [&] { sum_gradients(block_.parameters(), arrays_); });
     keep_first_batch();
     const double norm = block_.parameters().gradient_norm();
     if (!std::isfinite(norm))

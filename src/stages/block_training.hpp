@@ -54,7 +54,7 @@ class BlockTraining {
 public:
     /// Goes on from the block's newest checkpoint; one that is `finished` trains no more. `group`: the ranks that share
     /// the block's batches. Collective over them, as is all below but add().
-    BlockTraining(const TransferRun& run, int block, bool finished, const Communicator& group, Interrupt& interrupt,
+    BlockTraining(const TransferRun& run, int block, bool finished, ArrayCommunicator& group, Interrupt& interrupt,
                   TimeSplit& time);
 
     /// The first step this block needs; all of them are behind a finished one.
@@ -86,6 +86,7 @@ private:
 
     const TransferRun& run_;
     int index_;
+    ArrayCommunicator& arrays_;
     const Communicator& group_;
     TimeSplit& time_;
     Progress progress_;

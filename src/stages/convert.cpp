@@ -37,12 +37,14 @@ void convert_streaming(const Options& options, const Communicator& world) {
     if (world.rank() == 0) io::create_directories(transfer_directory(options));
     world.barrier();
 
-    PipelineStream stream(input, mesh.pipeline, report.time);
+    const ArrayTransport transport = array_transport(options);
+    const auto replicas = make_array_communicator(mesh.data, transport, replicas_name(mesh));
+    PipelineStream stream(input, mesh.pipeline, transport, report.time);
     const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
     std::set<int> finished;
     for (int block = blocks.begin; block < blocks.end; ++block)
         if (is_finished(run, block, mesh.data)) finished.insert(block);
-    const Transferred result = train_blocks(run, blocks, finished, mesh.data, stream, interrupt, report.time);
+    const Transferred result = train_blocks(run, blocks, finished, *replicas, stream, interrupt, report.time);
     stream.close();
     if (interrupt.finish(result.stopped)) return;
     if (!options.dump_gradients.empty()) write_gradients(run, world, result.first);

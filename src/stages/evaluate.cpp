@@ -61,8 +61,8 @@ public:
     Evaluation(const Options& options, const RunInput& input, const Communicator& world, const Mesh& mesh,
                const std::optional<FeatureMapFiles>& maps)
         : options_(options), input_(input), world_(world), mesh_(mesh),
-          stage_(input, mesh, options.micro_batch, choose_arithmetic(options, world),
-                 adaptation(options, input, maps)) {
+          stage_(options, input, mesh, choose_arithmetic(options, world), adaptation(options, input, maps),
+                 Flow::forward) {
         if (options.attention != "teacher") prepare_parameters(maps);
         if (!options.save_logits.empty() && world.rank() == 0) {
             logits_file_.emplace(options.save_logits);

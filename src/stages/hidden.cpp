@@ -8,7 +8,7 @@
 #include "src/interrupt.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/pace.hpp"
-#include "src/stages/run_input.hpp"
+#include "src/stages/replica_weights.hpp"
 #include "src/train/batches.hpp"
 
 #include <algorithm>
@@ -26,7 +26,9 @@ class TeacherStage {
 public:
     TeacherStage(const Options& options, const RunInput& input, const Mesh& mesh, const std::string& tokens_identity,
                  Arithmetic arithmetic)
-        : input_(input), mesh_(mesh), link_(mesh.pipeline),
+        : input_(input), mesh_(mesh), link_(mesh.pipeline, array_transport(options), Flow::forward),
+          replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
+          weights_(options, input, *replicas_),
           blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), gemm_(arithmetic),
           rope_(input.config, input.length()), activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
@@ -101,7 +103,7 @@ private:
         if (block + 1 == input_.layout.blocks) return;
         const Range range = input_.layout.layers_of(block);
         for (int layer = range.begin; layer < range.end; ++layer)
-            layers.push_back(load_layer<float>(input_.checkpoint, input_.config, layer, input_.storage));
+            layers.push_back(load_layer<float>(weights_.source(), input_.config, layer, input_.storage));
     }
 
     void store(int block, const Sequences& sequences, const Matrix<float>& x) {
@@ -118,6 +120,8 @@ private:
     const RunInput& input_;
     const Mesh& mesh_;
     StageLink link_;
+    std::unique_ptr<ArrayCommunicator> replicas_;
+    ReplicaWeights weights_;
     Range blocks_;
     Gemm<float> gemm_;
     RopeTable<float> rope_;

@@ -117,8 +117,8 @@ public:
     LoraTraining(const LoraRun& run, const Communicator& world, const Mesh& mesh, Interrupt& interrupt)
         : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh),
           batches_(options_, input_.tokens.sequences()), progress_(options_, 1e-4),
-          stage_(input_, mesh, options_.micro_batch, run.arithmetic,
-                 {run.form, run.adapter, options_.train_feature_maps, run.tied}),
+          stage_(options_, input_, mesh, run.arithmetic, {run.form, run.adapter, options_.train_feature_maps, run.tied},
+                 Flow::both),
           checkpoints_(options_, {lora_directory(options_) / "state", run.identity, input_.layout, mesh.replica == 0},
                        world, interrupt) {
         prepare_parameters();
@@ -194,7 +194,7 @@ private:
         const auto mine = micro_batches(batch, options_.micro_batch, mesh_.data_ranks, mesh_.replica);
         const double loss = total_loss(stage_.train(mine, static_cast<float>(1 / labelled), stream)) / labelled;
         require_finite(loss, step);
-        sum_gradients(stage_.trained(), mesh_.data);
+        sum_gradients(stage_.trained(), stage_.replicas());
         if (step == 0 && !options_.dump_gradients.empty()) write_gradients(loss);
         const double norm = gradient_norm();
         if (!std::isfinite(norm))

@@ -1,5 +1,6 @@
 #include "src/stages/model_stage.hpp"
 
+#include "src/stages/replica_weights.hpp"
 #include "src/train/pipeline_schedule.hpp"
 
 #include <algorithm>
@@ -15,13 +16,14 @@ Range layers_of_stage(const RunInput& input, const Mesh& mesh) {
 
 } // namespace
 
-ModelStage::ModelStage(const RunInput& input, const Mesh& mesh, int micro_batch, Arithmetic arithmetic,
-                       Adaptation adaptation)
-    : input_(input), layers_(layers_of_stage(input, mesh)), link_(mesh.pipeline), adaptation_(std::move(adaptation)),
-      largest_(input.shape(micro_batch)), gemm_(arithmetic), rope_(input.config, input.length()),
-      x_(uninitialized("residual"), largest_.rows(), input.config.hidden_size),
+ModelStage::ModelStage(const Options& options, const RunInput& input, const Mesh& mesh, Arithmetic arithmetic,
+                       Adaptation adaptation, Flow flow)
+    : input_(input), layers_(layers_of_stage(input, mesh)), link_(mesh.pipeline, array_transport(options), flow),
+      replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
+      adaptation_(std::move(adaptation)), largest_(input.shape(options.micro_batch)), gemm_(arithmetic),
+      rope_(input.config, input.length()), x_(uninitialized("residual"), largest_.rows(), input.config.hidden_size),
       labels_(uninitialized("labels"), largest_.rows()), predicted_(uninitialized("predicted"), largest_.rows()) {
-    load_weights();
+    load_weights(ReplicaWeights(options, input, *replicas_).source());
     if (adaptation_.form) {
         students_.emplace(input.config, *adaptation_.form, layers_, adaptation_.tied,
                           adaptation_.train_students ? trained_ : frozen_);
@@ -33,11 +35,10 @@ ModelStage::ModelStage(const RunInput& input, const Mesh& mesh, int micro_batch,
     if (adaptation_.adapter.form.rank > 0) adapter_.emplace(input.config, adaptation_.adapter, layers_, trained_);
 }
 
-void ModelStage::load_weights() {
+void ModelStage::load_weights(const WeightSource& source) {
     for (int layer = layers_.begin; layer < layers_.end; ++layer)
-        weights_.push_back(load_layer<float>(input_.checkpoint, input_.config, layer, input_.storage));
-    if (link_.is_last())
-        head_.emplace(input_.config, load_head<float>(input_.checkpoint, input_.config, input_.storage), gemm_);
+        weights_.push_back(load_layer<float>(source, input_.config, layer, input_.storage));
+    if (link_.is_last()) head_.emplace(input_.config, load_head<float>(source, input_.config, input_.storage), gemm_);
 }
 
 const ParameterSet& ModelStage::student_parameters() const {

@@ -24,8 +24,12 @@ struct Adaptation {
 
 class ModelStage {
 public:
-    ModelStage(const RunInput& input, const Mesh& mesh, int micro_batch, Arithmetic arithmetic, Adaptation adaptation);
+    /// Trains where `flow` is both. Collective over the mesh.
+    ModelStage(const Options& options, const RunInput& input, const Mesh& mesh, Arithmetic arithmetic,
+               Adaptation adaptation, Flow flow);
 
+    /// The ranks with the same layers.
+    [[nodiscard]] ArrayCommunicator& replicas() const { return *replicas_; }
     [[nodiscard]] ParameterSet& trained() { return trained_; }
     [[nodiscard]] const ParameterSet& trained() const { return trained_; }
     [[nodiscard]] const Students& students() const { return *students_; }
@@ -53,7 +57,7 @@ private:
         Matrix<float> gradient;            ///< last stage: [n, D], gradient of what left the last layer
     };
 
-    void load_weights();
+    void load_weights(const WeightSource& source);
     [[nodiscard]] DropoutStreams streams(const Sequences& sequences,
                                          const std::function<std::uint64_t(std::int64_t)>& stream) const;
     Matrix<float> receive_input(const Sequences& sequences);
@@ -65,6 +69,7 @@ private:
     const RunInput& input_;
     Range layers_;
     StageLink link_;
+    std::unique_ptr<ArrayCommunicator> replicas_;
     Adaptation adaptation_;
     AttentionShape largest_;
     Gemm<float> gemm_;

@@ -54,6 +54,14 @@ Arithmetic adopt(Arithmetic arithmetic) {
 
 } // namespace
 
+ArrayTransport array_transport(const Options& options) {
+    using Form = ArrayTransport::Form;
+    const Form form = options.communication == "nccl"  ? Form::nccl
+                      : options.communication == "mpi" ? Form::mpi
+                                                       : Form::automatic;
+    return {form, std::chrono::duration<double>(options.communication_timeout)};
+}
+
 Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
     return adopt(wanted_arithmetic(options, world));
 }

@@ -5,6 +5,7 @@
 #include "io/token_store.hpp"
 #include "lolcats/model.hpp"
 #include "lolcats/options.hpp"
+#include "src/comm/array_communicator.hpp"
 #include "src/comm/mesh.hpp"
 #include "src/model/weights.hpp"
 
@@ -29,6 +30,9 @@ struct RunInput {
     io::TokenStore tokens;
     BlockLayout layout;
 };
+
+/// What carries arrays between ranks, as asked.
+ArrayTransport array_transport(const Options& options);
 
 /// The arithmetic of matrix products: as asked; by default exact for f32 weights and what rank 0 measured to be faster
 /// for bf16 ones. Collective.

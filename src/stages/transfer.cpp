@@ -29,6 +29,7 @@ void transfer_attention(const Options& options, const Communicator& world) {
     const int blocks = input.layout.blocks;
     const int groups = std::min(blocks, world.size());
     const Communicator group = world.split(world.rank() % groups, world.rank());
+    const auto arrays = make_array_communicator(group, array_transport(options), "ranks of one block");
     if (world.rank() == 0) io::create_directories(transfer_directory(options));
     world.barrier();
 
@@ -38,7 +39,7 @@ void transfer_attention(const Options& options, const Communicator& world) {
         all.stopped = has_to_stop(group, interrupt);
         if (all.stopped) break;
         StoredStream stream(options, input, run.tokens_identity, block, report.time);
-        auto of_block = train_blocks(run, {block, block + 1}, {}, group, stream, interrupt, report.time);
+        auto of_block = train_blocks(run, {block, block + 1}, {}, *arrays, stream, interrupt, report.time);
         std::move(of_block.first.begin(), of_block.first.end(), std::back_inserter(all.first));
         all.sequences = of_block.sequences;
         all.micro_batches += of_block.micro_batches;

@@ -9,7 +9,7 @@ namespace {
 
 class Passes {
 public:
-    Passes(const TransferRun& run, Range blocks, const std::set<int>& finished, const Communicator& group,
+    Passes(const TransferRun& run, Range blocks, const std::set<int>& finished, ArrayCommunicator& group,
            BlockStream& stream, Interrupt& interrupt, TimeSplit& time)
         : run_(run), group_(group), stream_(stream), interrupt_(interrupt), time_(time),
           x_(uninitialized("block_input"), run.input.shape(run.options.micro_batch).rows(),
@@ -45,7 +45,7 @@ public:
 private:
     bool go_on() {
         std::int64_t wanted = interrupt_.is_wanted() ? 1 : 0;
-        time_.measure(TimeSplit::wait, [&] { group_.max(&wanted, 1); });
+        time_.measure(TimeSplit::wait, [&] { group_.control().max(&wanted, 1); });
         const bool stops = stream_.stops(wanted != 0);
         for (auto& block : blocks_) block.before_step(stops);
         return !stops;
@@ -83,7 +83,7 @@ private:
     }
 
     const TransferRun& run_;
-    const Communicator& group_;
+    ArrayCommunicator& group_;
     BlockStream& stream_;
     Interrupt& interrupt_;
     TimeSplit& time_;
@@ -94,7 +94,7 @@ private:
 
 } // namespace
 
-Transferred train_blocks(const TransferRun& run, Range blocks, const std::set<int>& finished, const Communicator& group,
+Transferred train_blocks(const TransferRun& run, Range blocks, const std::set<int>& finished, ArrayCommunicator& group,
                          BlockStream& stream, Interrupt& interrupt, TimeSplit& time) {
     return Passes(run, blocks, finished, group, stream, interrupt, time).run();
 }

@@ -18,7 +18,7 @@ struct Transferred {
 
 /// Trains consecutive blocks and writes their files; those that are `finished` only let the stream through. Collective
 /// over `group`, the ranks that share the batches.
-Transferred train_blocks(const TransferRun& run, Range blocks, const std::set<int>& finished, const Communicator& group,
+Transferred train_blocks(const TransferRun& run, Range blocks, const std::set<int>& finished, ArrayCommunicator& group,
                          BlockStream& stream, Interrupt& interrupt, TimeSplit& time);
 
 } // namespace lolcats

@@ -56,11 +56,9 @@ void unpack(std::string_view text, std::vector<NamedArray<T>>& arrays) {
 
 } // namespace
 
-void sum_gradients(const ParameterSet& parameters, const Communicator& group) {
-    if (group.size() == 1) return;
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, parameters.gradients());
-    group.sum(host.data(), host.extent(0));
-    Kokkos::deep_copy(parameters.gradients(), host);
+void sum_gradients(const ParameterSet& parameters, ArrayCommunicator& group) {
+    const Vector<double> gradients = parameters.gradients();
+    if (group.size() > 1) group.sum(gradients.data(), gradients.size())->wait();
 }
 
 template <class T>

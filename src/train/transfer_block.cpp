@@ -6,9 +6,9 @@
 
 namespace lolcats {
 
-TransferBlock::TransferBlock(const io::Checkpoint& checkpoint, const ModelConfig& config, const StudentForm& form,
-                             bool tied, Storage storage, Arithmetic arithmetic, Range layers,
-                             const AttentionShape& largest, const TransferLoss& loss)
+TransferBlock::TransferBlock(const WeightSource& source, const ModelConfig& config, const StudentForm& form, bool tied,
+                             Storage storage, Arithmetic arithmetic, Range layers, const AttentionShape& largest,
+                             const TransferLoss& loss)
     : config_(config), form_(form), storage_(storage), layers_(layers), loss_(loss), gemm_(arithmetic),
       rope_(config, largest.length), students_(config, form, layers, tied, parameters_), activations_(config, largest),
       student_y_(uninitialized("student_y"), largest.rows(), config.query_size()),
@@ -17,7 +17,7 @@ TransferBlock::TransferBlock(const io::Checkpoint& checkpoint, const ModelConfig
       partial_(largest.batch * largest.heads, config.head_dim * form.feature_dim) {
     parameters_.allocate(true);
     for (int layer = layers.begin; layer < layers.end; ++layer)
-        weights_.push_back(load_layer<float>(checkpoint, config, layer, storage));
+        weights_.push_back(load_layer<float>(source, config, layer, storage));
 }
 
 void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train, bool hands_on,

@@ -21,7 +21,7 @@ struct TransferLoss {
 
 class TransferBlock {
 public:
-    TransferBlock(const io::Checkpoint& checkpoint, const ModelConfig& config, const StudentForm& form, bool tied,
+    TransferBlock(const WeightSource& source, const ModelConfig& config, const StudentForm& form, bool tied,
                   Storage storage, Arithmetic arithmetic, Range layers, const AttentionShape& largest,
                   const TransferLoss& loss);
 

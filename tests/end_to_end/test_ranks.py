@@ -227,6 +227,38 @@ class ModelRanks(RankTest):
                     self.assertEqual(result[key], alone[key], f"{mesh} {key}")
 
 
+class Weights(RankTest):
+    """One replica of a stage that reads the weights for all of them, against replicas that each read for themselves."""
+
+    def check(self, name, results, **options):
+        for weights in ("read", "broadcast"):
+            cwd = self.place(f"{name} {weights}")
+            if name == "block":
+                support.run("hidden", 0, 1, cwd, **inputs(BF16), block_layers=options["block_layers"])
+            support.run(name, 4, 1, cwd, weights=weights, **inputs(BF16), **options)
+        self.assert_same_files(self.path(f"{name} broadcast/work/{results}"), self.path(f"{name} read/work/{results}"),
+                               "*.safetensors")
+
+    def test_no_byte_changes(self):
+        pipeline = {"block_layers": 4, "pipeline_ranks": 2}
+        self.check("block", "transfer", block_layers=7, steps=2)
+        self.check("convert", "transfer", steps=2, **pipeline)
+        self.check("lora", "lora", steps=2, lora_rank=4, train_feature_maps=True, **pipeline)
+
+    def test_no_number_of_stage_0_and_evaluation_changes(self):
+        pipeline = {"block_layers": 4, "pipeline_ranks": 2, **inputs(BF16)}
+        for weights in ("read", "broadcast"):
+            support.run("hidden", 4, 1, self.place(weights), weights=weights, **pipeline)
+            support.run("eval", 4, 1, self.path(weights), weights=weights, attention="teacher",
+                        save_logits="logits.h5", **pipeline)
+        read, broadcast = self.path("read"), self.path("broadcast")
+        for block in range(1, 4):
+            self.assert_same_numbers(support.read_hidden(broadcast / "work", block),
+                                     support.read_hidden(read / "work", block), f"block {block}")
+        self.assert_same_numbers(support.read_hdf5(broadcast / "logits.h5")["logits"],
+                                 support.read_hdf5(read / "logits.h5")["logits"], "logits")
+
+
 class Threads(RankTest):
     def test_f32_is_the_same_on_one_thread_and_two(self):
         for threads in (1, 2):

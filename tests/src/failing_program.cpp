@@ -1,12 +1,15 @@
 /// Fails in the way that the environment variable FAILURE names; test_program.sh looks at what is printed.
+#include "kernels/views.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
-#include "src/comm/communicator.hpp"
+#include "src/stages/run_input.hpp"
 
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <new>
+#include <thread>
 
 namespace {
 
@@ -16,13 +19,29 @@ struct Collective {
     ~Collective() { MPI_Barrier(world.get()); }
 };
 
-void stage(const lolcats::Options&, const lolcats::Communicator& world) {
+/// Arrays travel, and the last rank dies before its turn or never comes to it.
+void communicate(const lolcats::Options& options, const lolcats::Communicator& world, const std::string& failure) {
+    using namespace std::chrono_literals;
+    const auto group = make_array_communicator(world, array_transport(options), "all ranks");
+    const lolcats::Vector<float> array("array", 1000000);
+    const bool is_last = world.rank() == world.size() - 1;
+    group->sum(array.data(), array.size())->wait();
+    if (is_last && failure.starts_with("killed")) std::raise(SIGKILL);
+    if (is_last) std::this_thread::sleep_for(10min);
+    if (failure.ends_with("sum")) group->sum(array.data(), array.size())->wait();
+    if (failure.ends_with("broadcast")) group->broadcast(array.data(), array.size(), world.size() - 1)->wait();
+    if (failure.ends_with("receive")) group->receive(array.data(), array.size(), world.size() - 1)->wait();
+    if (failure.ends_with("send")) group->send(array.data(), array.size(), world.size() - 1)->wait();
+}
+
+void stage(const lolcats::Options& options, const lolcats::Communicator& world) {
     const std::string failure = std::getenv("FAILURE") != nullptr ? std::getenv("FAILURE") : "none";
     const bool is_last = world.rank() == world.size() - 1;
     if (failure == "all") lolcats::fail("file.h5: broken: mend it");
     if (failure == "memory") throw std::bad_alloc();
     if (failure == "strange") throw std::runtime_error("two\nlines");
     if (failure == "number" && is_last) throw 42;
+    if (failure.starts_with("killed") || failure.starts_with("silent")) communicate(options, world, failure);
     if (failure == "one") {
         const Collective file{world};
         if (is_last) lolcats::fail("file.h5: broken: mend it");
