@@ -253,9 +253,9 @@ nlohmann::ordered_json run_deck(const Options& options, const std::string& progr
     deck["options"] = to_json(options);
     // Where results go and how a run got to its end is no part of what they are: equal runs write equal files, whatever
     // their directory, and however often they were stopped.
-    for (const char* name : {"work", "dump-gradients", "save-logits", "done-file", "checkpoint-every",
-                             "keep-checkpoints", "wall-time", "fresh", "verify", "take-over", "stale-after",
-                             "communication-timeout", "weights"})
+    for (const char* name :
+         {"work", "dump-gradients", "save-logits", "done-file", "checkpoint-every", "keep-checkpoints", "wall-time",
+          "fresh", "verify", "take-over", "stale-after", "communication-timeout", "weights"})
         deck["options"].erase(name);
     return deck;
 }
