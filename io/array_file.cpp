@@ -20,7 +20,8 @@ void ArrayFile::give_up(const std::string& action, const std::string& reason) {
     const std::string space = free_space_hint(path_);
     // Here and not in the destructor, which does not run where an error ends several ranks.
     abandon();
-    fail("{}: cannot {} ({}){}; free space, or name a file elsewhere", path_.string(), action, reason, space);
+    fail("{}: cannot {} ({}){}; free space, look at the disk, or name a file elsewhere", path_.string(), action, reason,
+         space);
 }
 
 template <class Result>
@@ -147,8 +148,8 @@ std::vector<double> read_array(const std::filesystem::path& path, const std::str
     }
     const Shape extents = hdf5::shape_of(source, path);
     std::vector<double> values(static_cast<std::size_t>(element_count(extents, path.string() + ": " + dataset)));
-    hdf5::check(H5Dread(source.get(), H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), path,
-                "read " + dataset);
+    hdf5::check_read(H5Dread(source.get(), H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), path,
+                     dataset);
     if (shape != nullptr) *shape = extents;
     return values;
 }

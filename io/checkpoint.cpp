@@ -12,6 +12,8 @@ namespace {
 
 constexpr const char* single_file = "model.safetensors";
 constexpr const char* index_file = "model.safetensors.index.json";
+/// How an identity begins that looks at values.
+constexpr const char* identity_form = "v2-";
 
 bool holds_pytorch_weights(const std::filesystem::path& directory) {
     std::error_code error;
@@ -56,13 +58,13 @@ Checkpoint::Checkpoint(const std::filesystem::path& directory) : directory_(dire
 
 void Checkpoint::read_index(const std::filesystem::path& index) {
     using nlohmann::json;
-    index_text_ = read_file(index);
+    const std::string text = read_file(index);
     const auto bounded = [&](int depth, json::parse_event_t, json&) {
         if (depth > 8) fail("{}: is nested more than 8 deep; fetch it again", index.string());
         return true;
     };
     try {
-        const json parsed = json::parse(index_text_, bounded);
+        const json parsed = json::parse(text, bounded);
         weight_map_ = parsed.at("weight_map").get<std::map<std::string, std::string>>();
     } catch (const json::exception& error) {
         fail("{}: is not an index with a weight_map of names ({}); fetch it again", index.string(),
@@ -97,12 +99,34 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
     return file_with(name).info(name);
 }
 
-std::string Checkpoint::identity() const {
-    const std::string config = read_file(directory_ / "config.json");
-    const std::uint64_t weights =
-        weight_map_.empty() ? open(single_file).header_hash() : hash64(std::as_bytes(std::span(index_text_)));
-    const std::string both = to_hex(hash64(std::as_bytes(std::span(config)))) + to_hex(weights);
-    return to_hex(hash64(std::as_bytes(std::span(both))));
+std::vector<std::string> Checkpoint::names() const {
+    std::vector<std::string> names;
+    const auto add = [&](const auto& tensors) {
+        for (const auto& [name, value] : tensors) names.push_back(name);
+    };
+    weight_map_.empty() ? add(open(single_file).tensors()) : add(weight_map_);
+    return names;
+}
+
+std::uint64_t Checkpoint::fingerprint(const std::string& name) const {
+    return file_with(name).fingerprint(name);
+}
+
+std::string Checkpoint::identity(std::span<const std::int64_t> fingerprints) const {
+    std::string text = read_file(directory_ / "config.json");
+    for (std::size_t i = 0; const auto& name : names())
+        text += fmt::format("\n{} {}", name, to_hex(static_cast<std::uint64_t>(fingerprints[i++])));
+    return identity_form + to_hex(hash64(std::as_bytes(std::span(text))));
+}
+
+std::string model_difference(const std::string& found, const std::string& wanted) {
+    if (found == wanted) return {};
+    if (!found.starts_with(identity_form)) {
+        return fmt::format("its model is told by configuration and header alone, as programs before these did "
+                           "(identity {}): whether its weights are these cannot be known",
+                           printable(found));
+    }
+    return fmt::format("its model is another one (identity {}, not {})", printable(found), wanted);
 }
 
 } // namespace lolcats::io

@@ -5,7 +5,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "io/safetensors.hpp"
 
@@ -34,9 +36,14 @@ public:
         file_with(name).read_rows(name, expected, first, count, out);
     }
 
-    /// Hex hash of config.json and of the index (or the single file's header): the same on every rank, and cheap. It
-    /// tells models of different shape or sharding apart, not two trainings of the same shape.
-    [[nodiscard]] std::string identity() const;
+    /// Names of all tensors, ascending.
+    [[nodiscard]] std::vector<std::string> names() const;
+    /// As SafetensorsFile::fingerprint.
+    [[nodiscard]] std::uint64_t fingerprint(const std::string& name) const;
+    /// Text that tells this model from others, by config.json and the fingerprints of all tensors in the order of
+    /// names(), however they are spread over files. As fingerprints are of samples, it tells trainings of the same
+    /// shape apart, which change all of a tensor, but may not see that single values of a large tensor were changed.
+    [[nodiscard]] std::string identity(std::span<const std::int64_t> fingerprints) const;
 
 private:
     [[nodiscard]] const SafetensorsFile& file_with(const std::string& name) const;
@@ -44,10 +51,12 @@ private:
     void read_index(const std::filesystem::path& index);
 
     std::filesystem::path directory_;
-    std::string index_text_;                        ///< bytes of the index; empty for a single file
     std::map<std::string, std::string> weight_map_; ///< tensor to shard file; empty for a single file
     mutable std::mutex mutex_;                      ///< guards files_
     mutable std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
 };
+
+/// How two texts of Checkpoint::identity() differ, as the end of an error; empty if they do not.
+std::string model_difference(const std::string& found, const std::string& wanted);
 
 } // namespace lolcats::io

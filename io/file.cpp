@@ -38,7 +38,9 @@ public:
     [[nodiscard]] int get() const { return fd_; }
     /// Network file systems report failed writes only here.
     void close(const std::filesystem::path& path) {
-        if (::close(std::exchange(fd_, -1)) != 0) fail("{}: cannot close: {}", path.string(), std::strerror(errno));
+        if (::close(std::exchange(fd_, -1)) != 0)
+            fail("{}: cannot close: {}; look at the disk, then run the same command again", path.string(),
+                 std::strerror(errno));
     }
 
 private:
@@ -52,8 +54,8 @@ std::filesystem::path directory_of(const std::filesystem::path& path) {
 void sync_file(const std::filesystem::path& path) {
     Descriptor file(path, O_RDONLY);
     if (::fsync(file.get()) != 0) {
-        fail("{}: cannot bring to disk: {}{}; free space or write elsewhere", path.string(), std::strerror(errno),
-             free_space_hint(path));
+        fail("{}: cannot bring to disk: {}{}; free space, look at the disk, or write elsewhere", path.string(),
+             std::strerror(errno), free_space_hint(path));
     }
     file.close(path);
 }
@@ -62,7 +64,8 @@ void sync_directory(const std::filesystem::path& directory) {
     Descriptor file(directory, O_RDONLY | O_DIRECTORY);
     // Some file systems cannot sync a directory and say so by EINVAL; there is nothing more to do on them.
     if (::fsync(file.get()) != 0 && errno != EINVAL) {
-        fail("{}: cannot bring the directory to disk: {}", directory.string(), std::strerror(errno));
+        fail("{}: cannot bring the directory to disk: {}; look at the disk, then run the same command again",
+             directory.string(), std::strerror(errno));
     }
 }
 
@@ -82,7 +85,8 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
     sync_file(temporary);
     require_current_attempt();
     if (::rename(temporary.c_str(), path.c_str()) != 0) {
-        fail("{}: cannot rename {} to it: {}", path.string(), temporary.string(), std::strerror(errno));
+        fail("{}: cannot rename {} to it: {}; look at the disk and its permissions, then run the same command again",
+             path.string(), temporary.string(), std::strerror(errno));
     }
     sync_directory(directory_of(path));
 }
@@ -129,8 +133,8 @@ void AppendFile::append(std::string_view text) {
 
 void AppendFile::sync() const {
     if (::fsync(fd_) != 0) {
-        fail("{}: cannot bring to disk: {}{}; free space or write elsewhere", path_.string(), std::strerror(errno),
-             free_space_hint(path_));
+        fail("{}: cannot bring to disk: {}{}; free space, look at the disk, or write elsewhere", path_.string(),
+             std::strerror(errno), free_space_hint(path_));
     }
 }
 
@@ -145,7 +149,8 @@ void write_all(int fd, const void* data, std::size_t size, const std::filesystem
         if (written < 0 && errno == EINTR) continue;
         if (written <= 0) {
             const char* reason = written == 0 ? "nothing was written" : std::strerror(errno);
-            fail("{}: cannot write: {}{}; free space or write elsewhere", path.string(), reason, free_space_hint(path));
+            fail("{}: cannot write: {}{}; free space, look at the disk, or write elsewhere", path.string(), reason,
+                 free_space_hint(path));
         }
         bytes += written;
         size -= static_cast<std::size_t>(written);
@@ -170,7 +175,8 @@ std::string read_file(const std::filesystem::path& path) {
     std::ostringstream text;
     text << stream.rdbuf();
     if (stream.bad() || (text.fail() && stream.peek() != std::ifstream::traits_type::eof())) {
-        fail("{}: cannot read: {}", path.string(), std::strerror(errno));
+        fail("{}: cannot read: {}; look at the disk, then run the same command again", path.string(),
+             std::strerror(errno));
     }
     return std::move(text).str();
 }
@@ -206,7 +212,9 @@ std::uint64_t hash_file(const std::filesystem::path& path) {
     while (true) {
         const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
         if (count < 0 && errno == EINTR) continue;
-        if (count < 0) fail("{}: cannot read: {}", path.string(), std::strerror(errno));
+        if (count < 0)
+            fail("{}: cannot read: {}; look at the disk, then run the same command again", path.string(),
+                 std::strerror(errno));
         if (count == 0) return hash.digest();
         hash.update(std::span(buffer).first(static_cast<std::size_t>(count)));
     }

@@ -64,6 +64,12 @@ void throw_error(const std::filesystem::path& path, const std::string& action) {
     fail("{}: cannot {} ({})", path.string(), action, take_error());
 }
 
+void check_read(herr_t result, const std::filesystem::path& path, const std::string& what) {
+    if (result < 0)
+        fail("{}: cannot read {} ({}); look at the disk, then run the same command again", path.string(), what,
+             take_error());
+}
+
 File open_read_only(const std::filesystem::path& path) {
     const auto lock = lock_library();
     std::error_code error;
@@ -95,11 +101,15 @@ void discard_writes(const File& file) noexcept {
     ::close(nowhere);
 }
 
-bool has_dataset(const File& file, const std::string& name) {
+bool has_dataset(const File& file, const std::filesystem::path& path, const std::string& name) {
     const auto lock = lock_library();
-    if (H5Lexists(file.get(), name.c_str(), H5P_DEFAULT) <= 0) return false;
-    const hid_t object = H5Oopen(file.get(), name.c_str(), H5P_DEFAULT);
-    if (object < 0) return false;
+    // Group by group: HDF5 also fails to tell where the group is missing that the name would be in.
+    for (std::size_t end = name.find('/', 1); end != std::string::npos; end = name.find('/', end + 1)) {
+        const htri_t group = H5Lexists(file.get(), name.substr(0, end).c_str(), H5P_DEFAULT);
+        if (check(group, path, "look for " + name) == 0) return false;
+    }
+    if (check(H5Lexists(file.get(), name.c_str(), H5P_DEFAULT), path, "look for " + name) == 0) return false;
+    const hid_t object = check(H5Oopen(file.get(), name.c_str(), H5P_DEFAULT), path, "open " + name);
     const bool result = H5Iget_type(object) == H5I_DATASET;
     H5Oclose(object);
     return result;
@@ -107,7 +117,7 @@ bool has_dataset(const File& file, const std::string& name) {
 
 Dataset open_dataset(const File& file, const std::filesystem::path& path, const std::string& name) {
     const auto lock = lock_library();
-    if (!has_dataset(file, name)) fail("{}: has no dataset {}", path.string(), name);
+    if (!has_dataset(file, path, name)) fail("{}: has no dataset {}", path.string(), name);
     return Dataset(check(H5Dopen2(file.get(), name.c_str(), H5P_DEFAULT), path, "open " + name));
 }
 

@@ -76,7 +76,8 @@ void discard_writes(const File& file) noexcept;
 
 /// Opens a dataset; one that is missing is an Error that names it.
 Dataset open_dataset(const File& file, const std::filesystem::path& path, const std::string& name);
-bool has_dataset(const File& file, const std::string& name);
+/// Whether the file has it. A disk that does not tell is an Error, for what cannot be found need not be missing.
+bool has_dataset(const File& file, const std::filesystem::path& path, const std::string& name);
 Shape shape_of(const Dataset& dataset, const std::filesystem::path& path);
 
 /// Selects `count` elements from `start`, both of the dataspace's rank.
@@ -96,6 +97,9 @@ void write_attribute(const File& file, const std::filesystem::path& path, const 
 void write_attribute(const File& file, const std::filesystem::path& path, const std::string& name, std::int64_t value);
 std::string read_string_attribute(const File& file, const std::filesystem::path& path, const std::string& name);
 std::int64_t read_int_attribute(const File& file, const std::filesystem::path& path, const std::string& name);
+
+/// The same for what was read, with the remedy for a disk that does not give it.
+void check_read(herr_t result, const std::filesystem::path& path, const std::string& what);
 
 [[noreturn]] void throw_error(const std::filesystem::path& path, const std::string& action);
 

@@ -1,5 +1,6 @@
 #include "io/hidden_layout.hpp"
 
+#include "io/checkpoint.hpp"
 #include "lolcats/error.hpp"
 
 namespace lolcats::io {
@@ -50,7 +51,7 @@ std::string difference(const HiddenStoreInfo& found, const HiddenStoreInfo& want
           differ("sequence length", found.length, wanted.length), differ("width", found.width, wanted.width),
           differ("element type", name_of(found.dtype), name_of(wanted.dtype)),
           differ("block", found.block, wanted.block), differ("layer", found.layer, wanted.layer),
-          differ("model identity", found.model_identity, wanted.model_identity),
+          model_difference(found.model_identity, wanted.model_identity),
           differ("token identity", found.tokens_identity, wanted.tokens_identity)}) {
         if (!text.empty()) return text;
     }

@@ -108,19 +108,34 @@ std::string share_text(std::string text, MPI_Comm comm, const path& file) {
     return text;
 }
 
-bool is_same_store(const path& file, const HiddenStoreInfo& info) {
-    std::error_code error;
-    if (!std::filesystem::exists(file, error)) return false;
+/// What rank 0 alone meets, as text that it can share.
+template <class Action>
+std::string find_problem(Action&& action) {
     try {
-        return difference(read_hidden_store_info(file), info).empty();
-    } catch (const Error&) {
-        return false; // an attempt that was killed before its file was whole
+        action();
+        return {};
+    } catch (const Error& error) {
+        return error.what();
+    }
+}
+
+/// Why the file is not the store that is wanted, as an error; nothing if it is. Files get their names when they are
+/// whole, so that one that cannot be read is damaged, and may still be worth a look.
+std::string find_other(const path& file, const HiddenStoreInfo& info) {
+    try {
+        const auto text = difference(read_hidden_store_info(file), info);
+        if (text.empty()) return {};
+        return fmt::format("{}: these hidden states are others: {}; give another --work, or replace them with --fresh",
+                           file.string(), text);
+    } catch (const Error& error) {
+        return fmt::format("{}: it is no store of hidden states, or damaged; delete it to have it made anew",
+                           error.what());
     }
 }
 
 template <class T>
 void read_vector(const hdf5::Dataset& dataset, const path& file, hid_t type, std::vector<T>& out) {
-    hdf5::check(H5Dread(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out.data()), file, "read its marks");
+    hdf5::check_read(H5Dread(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out.data()), file, "its marks");
 }
 
 void check_sequence(std::int64_t sequence, const HiddenStoreInfo& info, const path& file) {
@@ -173,13 +188,17 @@ HiddenStoreWriter::HiddenStoreWriter(const path& file, const HiddenStoreInfo& in
     int ranks = 0;
     check_mpi(MPI_Comm_size(comm, &ranks), file, "count the ranks");
     alone_ = ranks == 1;
-    int same = rank_of(comm, file) == 0 && is_same_store(file, info) ? 1 : 0;
-    check_mpi(MPI_Bcast(&same, 1, MPI_INT, 0, comm), file, "share a status");
+    std::error_code error;
+    int exists = rank_of(comm, file) == 0 && std::filesystem::exists(file, error) ? 1 : 0;
+    check_mpi(MPI_Bcast(&exists, 1, MPI_INT, 0, comm), file, "share a status");
+    const bool asks = exists != 0 && rank_of(comm, file) == 0;
+    const std::string problem = share_text(asks ? find_other(file, info) : "", comm, file);
+    if (!problem.empty()) throw Error(problem);
     done_.assign(static_cast<std::size_t>(info.sequences), 0);
     if (info.dtype == DType::bf16) buffer_.resize(static_cast<std::size_t>(info.length * info.width));
     type_ = element_type(info.dtype);
     try {
-        if (same != 0) {
+        if (exists != 0) {
             reopen();
         } else {
             create();
@@ -205,14 +224,28 @@ void HiddenStoreWriter::abandon() noexcept {
 }
 
 void HiddenStoreWriter::create() {
-    // A new file, not the old one overwritten: an older attempt may still have that open.
-    if (rank_of(comm_, path_) == 0) remove_tree(path_);
-    const std::string shortage =
-        share_text(rank_of(comm_, path_) == 0 ? find_shortage(path_, info_) : "", comm_, path_);
+    const bool leads = rank_of(comm_, path_) == 0;
+    const std::string shortage = share_text(leads ? find_shortage(path_, info_) : "", comm_, path_);
     if (!shortage.empty())
-        fail("{}: {}; free space or store the states elsewhere, then {}", path_.string(), shortage, rerun);
+        fail("{}: {}; free space, look at the disk, or store the states elsewhere, then {}", path_.string(), shortage,
+             rerun);
+    const path aside = share_text(leads ? temporary_name(path_).string() : "", comm_, path_);
+    std::string problem;
+    try {
+        create_aside(aside);
+        problem = leads ? find_problem([&] { publish_file(aside, path_); }) : "";
+    } catch (...) {
+        if (leads) ::unlink(aside.c_str());
+        throw;
+    }
+    if (problem = share_text(problem, comm_, path_); problem.empty()) return;
+    if (leads) ::unlink(aside.c_str());
+    throw Error(problem);
+}
+
+void HiddenStoreWriter::create_aside(const path& aside) {
     const auto access = parallel_access(comm_, path_);
-    file_ = hdf5::File(H5Fcreate(path_.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()));
+    file_ = hdf5::File(H5Fcreate(aside.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()));
     if (!file_) {
         const std::string reason = hdf5::take_error();
         fail("{}: cannot create it ({}){}; check --work and its permissions, then {}", path_.string(), reason,
@@ -238,8 +271,8 @@ void HiddenStoreWriter::create() {
     // From here on only raw data is written, so a file whose writer is killed can be opened.
     if (H5Fflush(file_.get(), H5F_SCOPE_GLOBAL) < 0) {
         const std::string reason = hdf5::take_error();
-        fail("{}: cannot bring it to disk ({}){}; free space, then {}", path_.string(), reason, free_space_hint(path_),
-             rerun);
+        fail("{}: cannot bring it to disk ({}){}; free space, or look at the disk, then {}", path_.string(), reason,
+             free_space_hint(path_), rerun);
     }
 }
 
@@ -258,7 +291,9 @@ void HiddenStoreWriter::open_datasets() {
 
 void HiddenStoreWriter::reserve_space() {
     const std::string error = share_text(rank_of(comm_, path_) == 0 ? reserve(path_) : "", comm_, path_);
-    if (!error.empty()) fail("{}: {}; free space or store the states elsewhere, then {}", path_.string(), error, rerun);
+    if (!error.empty())
+        fail("{}: {}; free space, look at the disk, or store the states elsewhere, then {}", path_.string(), error,
+             rerun);
 }
 
 bool HiddenStoreWriter::is_done(std::int64_t sequence) const {
@@ -309,11 +344,16 @@ void HiddenStoreWriter::put(const hdf5::Dataset& dataset, hid_t type, const Shap
     const auto lock = hdf5::lock_library();
     const auto space = hdf5::select(dataset, path_, start, count);
     const auto memory = hdf5::make_dataspace(count);
-    if (H5Dwrite(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, from) < 0) {
-        const std::string reason = hdf5::take_error();
-        fail("{}: cannot write sequence {} ({}){}; free space, then {}: it goes on with what is missing",
-             path_.string(), sequence, reason, free_space_hint(path_), rerun);
+    // A write that does only a part is none that failed, but MPI libraries report it so: it is made again.
+    constexpr int tries = 3;
+    std::string reason;
+    for (int i = 0; i < tries; ++i) {
+        if (H5Dwrite(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, from) >= 0) return;
+        reason = hdf5::take_error();
     }
+    fail("{}: cannot write sequence {} ({}){}; free space, or look at the disk, then {}: it goes on with what is "
+         "missing",
+         path_.string(), sequence, reason, free_space_hint(path_), rerun);
 }
 
 bool HiddenStoreWriter::verify(std::int64_t sequence) {
@@ -324,12 +364,16 @@ bool HiddenStoreWriter::verify(std::int64_t sequence) {
     const auto get = [&](const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count, void* to) {
         const auto space = hdf5::select(dataset, path_, start, count);
         const auto memory = hdf5::make_dataspace(count);
-        hdf5::check(H5Dread(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, to), path_,
-                    "read sequence " + std::to_string(sequence));
+        if (H5Dread(dataset.get(), type, memory.get(), space.get(), H5P_DEFAULT, to) >= 0) return true;
+        hdf5::take_error();
+        return false;
     };
-    get(states_, type_.get(), {sequence, 0, 0}, {1, info_.length, info_.width}, data.data());
-    get(checksums_, H5T_NATIVE_UINT64, {sequence}, {1}, &checksum);
-    if (checksum_of(data.data(), data.size()) == checksum) return true;
+    // Where the disk does not give the sequence, writing it anew is the way to get it.
+    if (get(states_, type_.get(), {sequence, 0, 0}, {1, info_.length, info_.width}, data.data()) &&
+        get(checksums_, H5T_NATIVE_UINT64, {sequence}, {1}, &checksum) &&
+        checksum_of(data.data(), data.size()) == checksum) {
+        return true;
+    }
     const std::uint8_t mark = 0;
     require_current_attempt();
     put(marks_, H5T_NATIVE_UINT8, {sequence}, {1}, sequence, &mark);
@@ -352,7 +396,7 @@ void HiddenStoreWriter::close() {
     int failed = error.empty() ? 0 : 1;
     check_mpi(MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, comm_), path_, "share a status");
     if (failed != 0) {
-        fail("{}: cannot bring it to disk ({}){}; delete it, free space, then {}", path_.string(),
+        fail("{}: cannot bring it to disk ({}){}; free space, or look at the disk, then {}", path_.string(),
              error.empty() ? "on another rank" : error, free_space_hint(path_), rerun);
     }
 }
@@ -366,7 +410,7 @@ HiddenStoreReader::HiddenStoreReader(const path& file, const HiddenStoreInfo& ex
         fail("{}; {}", error.what(), rerun);
     }
     if (const auto text = difference(info_, expected); !text.empty()) {
-        fail("{}: {}; {}", file.string(), text, rerun);
+        fail("{}: {}; give the --work of this run, or make it anew: lolcats_hidden --fresh", file.string(), text);
     }
     check_complete();
     checksums_.resize(static_cast<std::size_t>(info_.sequences));
@@ -401,8 +445,12 @@ void HiddenStoreReader::read(std::int64_t sequence, float* out) const {
         const Shape extents{1, info_.length, info_.width};
         const auto space = hdf5::select(states_, path_, {sequence, 0, 0}, extents);
         const auto memory = hdf5::make_dataspace(extents);
-        hdf5::check(H5Dread(states_.get(), type_.get(), memory.get(), space.get(), H5P_DEFAULT, data), path_,
-                    "read sequence " + std::to_string(sequence));
+        if (H5Dread(states_.get(), type_.get(), memory.get(), space.get(), H5P_DEFAULT, data) < 0) {
+            const std::string reason = hdf5::take_error();
+            fail("{}: cannot read sequence {} ({}); look at the disk, then {} with --verify, which computes such "
+                 "sequences again",
+                 path_.string(), sequence, reason, rerun);
+        }
     }
     if (checksum_of(data, count * size_of(info_.dtype)) != expected) {
         fail("{}: sequence {} does not match its checksum: the file is damaged; {} with --verify, which computes "

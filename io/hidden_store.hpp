@@ -8,8 +8,8 @@
 ///     /done          [n]        uint8, 1 once data and checksum are written
 ///     attributes of /: format_version, model_identity, tokens_identity, layer, block, run_deck
 ///
-/// All extents are fixed, all space is reserved when the file is made, and the file is flushed once at that point, so
-/// that a killed writer leaves a file that opens and whose done marks tell what it holds.
+/// All extents are fixed, all space is reserved when the file is made, and the file is flushed once at that point and
+/// only then gets its name, so that a killed writer leaves a file that opens and whose done marks tell what it holds.
 #include <mpi.h>
 
 #include <cstdint>
@@ -43,8 +43,8 @@ HiddenStoreInfo read_hidden_store_info(const std::filesystem::path& path);
 class HiddenStoreWriter {
 public:
     /// Collective. A store of the same identity (every field but run_deck) is reopened and keeps its done marks; any
-    /// other file of that name is replaced. Not enough disk space for the whole store is an Error here, if the file
-    /// system can tell.
+    /// other file of that name is an Error that says what differs, and left as it is. A new store is made aside and
+    /// renamed. Not enough disk space for the whole store is an Error here, if the file system can tell.
     HiddenStoreWriter(const std::filesystem::path& path, const HiddenStoreInfo& info, MPI_Comm comm);
     /// A writer that was not closed leaves its file to MPI_Abort or MPI_Finalize if it has other ranks: closing is
     /// collective, and those ranks may not get here.
@@ -55,8 +55,8 @@ public:
     /// Whether the sequence was stored when the file was opened, or has been by this rank since.
     [[nodiscard]] bool is_done(std::int64_t sequence) const;
 
-    /// Independent. Compares what is stored of a sequence that is done with its checksum. Where they differ its done
-    /// mark is taken back, and the result is false.
+    /// Independent. Compares what is stored of a sequence that is done with its checksum. Where they differ, or the
+    /// disk does not give it, its done mark is taken back, and the result is false.
     bool verify(std::int64_t sequence);
 
     /// Independent. states: [T, D]. Converts to the stored type, writes, then the checksum, then the done mark. States
@@ -68,6 +68,7 @@ public:
 
 private:
     void create();
+    void create_aside(const std::filesystem::path& aside);
     void reopen();
     void open_datasets();
     void abandon() noexcept;

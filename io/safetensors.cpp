@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "io/file.hpp"
+#include "io/mapped_memory.hpp"
 #include "io/nearest_name.hpp"
 #include "lolcats/error.hpp"
 
@@ -184,16 +185,18 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
 
 void SafetensorsFile::parse_header() {
     const std::string file = path_.string();
-    const std::string_view all(reinterpret_cast<const char*>(map_), size_);
-    if (const auto kind = other_kind(all); !kind.empty()) fail("{}: is no safetensors file but {}", file, kind);
+    std::string start(std::min<std::size_t>(size_, 64), '\0');
+    copy(0, start.size(), "its header", start.data());
+    if (const auto kind = other_kind(start); !kind.empty()) fail("{}: is no safetensors file but {}", file, kind);
     std::uint64_t length = 0;
-    std::memcpy(&length, map_, length_bytes);
+    std::memcpy(&length, start.data(), length_bytes);
     if (length > longest_header) fail("{}: claims a header of {} bytes: it is no safetensors file", file, length);
     if (length > size_ - length_bytes) {
         fail("{}: claims a header of {} bytes but has {} in all: it is cut short, or no safetensors file", file, length,
              size_);
     }
-    const std::string_view text = all.substr(length_bytes, length);
+    std::string text(length, '\0');
+    copy(length_bytes, length, "its header", text.data());
     if (!text.starts_with('{')) fail("{}: its header is not a JSON object: it is no safetensors file", file);
     const json header = parse_strictly(text, file);
     data_offset_ = length_bytes + length;
@@ -242,8 +245,35 @@ const TensorInfo& SafetensorsFile::info(const std::string& name) const {
     return found->second;
 }
 
-std::uint64_t SafetensorsFile::header_hash() const {
-    return hash64({map_, data_offset_});
+void SafetensorsFile::fail_to_read(const std::string& what) const {
+    fail(
+        "{}: {} cannot be read: the disk failed, or the file has been cut short since it was opened; look at the disk, "
+        "or fetch the file again",
+        path_.string(), what);
+}
+
+void SafetensorsFile::copy(std::size_t begin, std::size_t bytes, const std::string& what, void* out) const {
+    if (!read_mapped([&] { std::memcpy(out, map_ + begin, bytes); })) fail_to_read(what);
+}
+
+std::uint64_t SafetensorsFile::fingerprint(const std::string& name) const {
+    constexpr std::size_t page = 4096;
+    constexpr std::size_t pages = 16;
+    const TensorInfo& tensor = info(name);
+    const std::size_t bytes = tensor.end - tensor.begin;
+    const std::size_t begin = data_offset_ + tensor.begin;
+    std::string text = fmt::format("{} {} ", name_of(tensor.dtype), to_string(tensor.shape));
+    const auto add = [&](std::size_t from, std::size_t count) {
+        text.resize(text.size() + count);
+        copy(begin + from, count, "tensor " + printable(name), text.data() + text.size() - count);
+    };
+    if (bytes <= pages * page) {
+        add(0, bytes);
+    } else {
+        for (std::size_t i = 0; i < pages; ++i) add((bytes - page) * i / (pages - 1), page);
+    }
+    drop_pages(map_ + begin, map_ + begin + bytes);
+    return hash64(std::as_bytes(std::span(text)));
 }
 
 const TensorInfo& SafetensorsFile::checked_info(const std::string& name, const Shape& expected) const {
@@ -262,13 +292,16 @@ const TensorInfo& SafetensorsFile::checked_info(const std::string& name, const S
 
 /// By pieces, so that no more than one piece of the map is resident at a time.
 template <class T>
-void SafetensorsFile::convert_range(DType dtype, std::size_t begin, std::size_t count, T* out) const {
+void SafetensorsFile::convert_range(const std::string& name, std::size_t begin, std::size_t count, T* out) const {
+    const DType dtype = info(name).dtype;
     constexpr std::size_t piece = 1U << 22; // elements
     const std::byte* source = map_ + data_offset_ + begin;
     for (std::size_t done = 0; done < count; done += piece) {
         const std::size_t n = std::min(piece, count - done);
         const std::byte* end = source + n * size_of(dtype);
-        convert_elements(dtype, source, n, out + done);
+        if (!read_mapped([&] { convert_elements(dtype, source, n, out + done); })) {
+            fail_to_read("tensor " + printable(name));
+        }
         drop_pages(source, end);
         source = end;
     }
@@ -277,7 +310,7 @@ void SafetensorsFile::convert_range(DType dtype, std::size_t begin, std::size_t 
 template <class T>
 void SafetensorsFile::read(const std::string& name, const Shape& expected, T* out) const {
     const TensorInfo& tensor = checked_info(name, expected);
-    convert_range(tensor.dtype, tensor.begin, (tensor.end - tensor.begin) / size_of(tensor.dtype), out);
+    convert_range(name, tensor.begin, (tensor.end - tensor.begin) / size_of(tensor.dtype), out);
 }
 
 template <class T>
@@ -291,7 +324,7 @@ void SafetensorsFile::read_rows(const std::string& name, const Shape& expected, 
     }
     if (count == 0) return;
     const std::size_t row_bytes = (tensor.end - tensor.begin) / static_cast<std::size_t>(rows);
-    convert_range(tensor.dtype, tensor.begin + static_cast<std::size_t>(first) * row_bytes,
+    convert_range(name, tensor.begin + static_cast<std::size_t>(first) * row_bytes,
                   static_cast<std::size_t>(count) * (row_bytes / size_of(tensor.dtype)), out);
 }
 

@@ -19,7 +19,7 @@ struct TensorInfo {
 
 /// A read-only memory map of a safetensors file whose header has been checked against the whole of the specification.
 /// Reading may be done from several threads at once. Pages are handed back after each read, so resident memory does not
-/// grow with what was read.
+/// grow with what was read. A page that the disk does not give is an Error like any other.
 class SafetensorsFile {
 public:
     /// Throws Error if the file cannot be opened or is not a well-formed safetensors file.
@@ -37,8 +37,9 @@ public:
     [[nodiscard]] bool contains(const std::string& name) const { return tensors_.contains(name); }
     /// An Error names the file, the missing tensor and the nearest name there is.
     [[nodiscard]] const TensorInfo& info(const std::string& name) const;
-    /// Hash of the header: names, types, shapes and places of all tensors, not their values.
-    [[nodiscard]] std::uint64_t header_hash() const;
+    /// Hash of a tensor's type, shape and values, wherever in a file it lies: of all its bytes up to 64 KiB, else of 16
+    /// pieces of 4 KiB, the first at its begin, the last at its end and the others at even distances.
+    [[nodiscard]] std::uint64_t fingerprint(const std::string& name) const;
 
     /// Copies the tensor, converted from f64, f32, f16 or bf16 to T (float, double or BFloat16). A shape other than
     /// `expected` is an Error.
@@ -54,7 +55,9 @@ private:
     void parse_header();
     [[nodiscard]] const TensorInfo& checked_info(const std::string& name, const Shape& expected) const;
     template <class T>
-    void convert_range(DType dtype, std::size_t begin, std::size_t count, T* out) const;
+    void convert_range(const std::string& name, std::size_t begin, std::size_t count, T* out) const;
+    void copy(std::size_t begin, std::size_t bytes, const std::string& what, void* out) const;
+    [[noreturn]] void fail_to_read(const std::string& what) const;
     void unmap() noexcept;
 
     std::filesystem::path path_;

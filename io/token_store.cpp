@@ -46,7 +46,7 @@ void TokenStore::open() {
     }
     stored_sequences_ = shape[0];
     length_ = shape[1];
-    if (!hdf5::has_dataset(file_, "/labels")) return;
+    if (!hdf5::has_dataset(file_, path, "/labels")) return;
     labels_ = hdf5::open_dataset(file_, path, "/labels");
     check_integers(labels_, path, "/labels");
     if (const Shape labels = hdf5::shape_of(labels_, path); labels != shape) {
@@ -60,8 +60,8 @@ void TokenStore::read_rows(const hdf5::Dataset& dataset, std::int64_t first, std
     const Shape extents{count, length_};
     const auto space = hdf5::select(dataset, path_, {first, 0}, extents);
     const auto memory = hdf5::make_dataspace(extents);
-    hdf5::check(H5Dread(dataset.get(), H5T_NATIVE_INT32, memory.get(), space.get(), H5P_DEFAULT, out), path_,
-                "read sequence " + std::to_string(first));
+    hdf5::check_read(H5Dread(dataset.get(), H5T_NATIVE_INT32, memory.get(), space.get(), H5P_DEFAULT, out), path_,
+                     "sequence " + std::to_string(first));
 }
 
 void TokenStore::check_sequence(std::int64_t sequence) const {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "io/array_file.hpp"
+#include "io/checkpoint.hpp"
 #include "io/fence.hpp"
 #include "io/file.hpp"
 #include "lolcats/error.hpp"
@@ -54,8 +55,7 @@ herr_t note_name(hid_t /*group*/, const char* name, const H5L_info_t* /*info*/, 
 } // namespace
 
 std::string difference(const TrainingIdentity& found, const TrainingIdentity& wanted) {
-    if (found.model != wanted.model)
-        return fmt::format("its model is another one (identity {}, not {})", found.model, wanted.model);
+    if (auto text = model_difference(found.model, wanted.model); !text.empty()) return text;
     if (found.tokens != wanted.tokens)
         return fmt::format("its tokens are others (identity {}, not {})", found.tokens, wanted.tokens);
     return settings_difference(found.settings, wanted.settings);
@@ -158,7 +158,7 @@ ProgressNumbers StateReader::numbers() const {
 
 const StateReader::Part* StateReader::find(const std::string& dataset) const {
     for (const Part& part : parts_)
-        if (hdf5::has_dataset(part.file, dataset)) return &part;
+        if (hdf5::has_dataset(part.file, part.path, dataset)) return &part;
     return nullptr;
 }
 
@@ -175,8 +175,8 @@ std::vector<float> StateReader::read(const std::string& role, const std::string&
     if (const Shape found = hdf5::shape_of(dataset, part->path); found != shape)
         fail("{}: {} has shape {}, not {}", part->path.string(), place, to_string(found), to_string(shape));
     std::vector<float> values(static_cast<std::size_t>(element_count(shape, place)));
-    hdf5::check(H5Dread(dataset.get(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), part->path,
-                "read " + place);
+    hdf5::check_read(H5Dread(dataset.get(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), part->path,
+                     place);
     return values;
 }
 

@@ -231,8 +231,9 @@ int run_program(int argc, char** argv, const std::string& name, const std::strin
         return exit_status();
     } catch (...) {
         print_error(name, describe(std::current_exception()));
-        return 1;
     }
+    // HDF5 cannot close a file that it could not write, and crashes when MPI ends with such a file open.
+    std::_Exit(1);
 }
 
 std::string version_string() {

@@ -2,11 +2,11 @@
 
 namespace lolcats {
 
-StoredStream::StoredStream(const Options& options, const RunInput& input, const std::string& tokens_identity, int block,
+StoredStream::StoredStream(const Options& options, const RunInput& input, const InputIdentity& identity, int block,
                            TimeSplit& time)
     : input_(input), time_(time) {
     if (block == 0) return;
-    store_.emplace(hidden_path(options, block), hidden_store_info(options, input, tokens_identity, block));
+    store_.emplace(hidden_path(options, block), hidden_store_info(options, input, identity, block));
     ahead_.emplace([this](const Sequences& sequences, float* out) { read(sequences, out); }, input.length(),
                    input.config.hidden_size, options.micro_batch);
 }

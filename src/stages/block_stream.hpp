@@ -32,7 +32,7 @@ public:
 class StoredStream : public BlockStream {
 public:
     /// Throws Error if the store is not that of this run.
-    StoredStream(const Options& options, const RunInput& input, const std::string& tokens_identity, int block,
+    StoredStream(const Options& options, const RunInput& input, const InputIdentity& identity, int block,
                  TimeSplit& time);
 
     void enter(const Sequences& sequences, const Matrix<float>& x) override;

@@ -37,11 +37,11 @@ TransferRun prepare_transfer(const Options& options, const RunInput& input, cons
                     student_form(options, input.config, start ? &*start : nullptr),
                     are_maps_tied(options, start ? &*start : nullptr),
                     settle_arithmetic(options, world),
-                    tokens_identity(input, world),
+                    identify(input, world),
                     {},
                     Batches(options, input.tokens.sequences())};
     const std::string maps = world.rank() == 0 && start ? content_identity(start->files()) : "none";
-    run.identity = IdentityBuilder(options, input, run.tokens_identity, "lolcats_block")
+    run.identity = IdentityBuilder(options, input, run.content, "lolcats_block")
                        .with_options({"hidden-dtype", "mse-factor", "xent-factor"})
                        .with(form_metadata(run.form, run.tied))
                        .with({{"block-layers", std::to_string(input.layout.block_layers)},

@@ -25,7 +25,7 @@ struct TransferRun {
     StudentForm form;
     bool tied;
     Arithmetic arithmetic;
-    std::string tokens_identity;
+    InputIdentity content;
     io::TrainingIdentity identity; ///< the same in both forms, so that each goes on with what the other left
     Batches batches;
 };

@@ -24,7 +24,7 @@ namespace {
 /// One rank's consecutive blocks as the teacher, with the stores of their inputs.
 class TeacherStage {
 public:
-    TeacherStage(const Options& options, const RunInput& input, const Mesh& mesh, const std::string& tokens_identity,
+    TeacherStage(const Options& options, const RunInput& input, const Mesh& mesh, const InputIdentity& identity,
                  Arithmetic arithmetic)
         : input_(input), mesh_(mesh), link_(mesh.pipeline, array_transport(options), Flow::forward),
           replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
@@ -33,7 +33,7 @@ public:
           rope_(input.config, input.length()), activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
-            stores_.push_back(open_store(options, tokens_identity, block));
+            stores_.push_back(open_store(options, identity, block));
             load_block(block);
         }
     }
@@ -70,7 +70,8 @@ public:
         for (std::size_t i = 0; i < stores_.size(); ++i)
             for (int sequence = sequences.begin; stores_[i] != nullptr && sequence < sequences.end; ++sequence)
                 if (!stores_[i]->verify(sequence))
-                    spdlog::warn("block_{:02}.h5: sequence {} does not match its checksum and is computed again",
+                    spdlog::warn("block_{:02}.h5: sequence {} does not match its checksum, or cannot be read, and is "
+                                 "computed again",
                                  blocks_.begin + static_cast<int>(i), sequence);
     }
 
@@ -88,10 +89,10 @@ public:
     }
 
 private:
-    std::unique_ptr<io::HiddenStoreWriter> open_store(const Options& options, const std::string& tokens_identity,
+    std::unique_ptr<io::HiddenStoreWriter> open_store(const Options& options, const InputIdentity& identity,
                                                       int block) const {
         if (block == 0) return nullptr;
-        auto info = hidden_store_info(options, input_, tokens_identity, block);
+        auto info = hidden_store_info(options, input_, identity, block);
         info.run_deck = run_deck(options, "lolcats_hidden").dump();
         if (options.fresh && mesh_.data.rank() == 0) io::remove_tree(hidden_path(options, block));
         return std::make_unique<io::HiddenStoreWriter>(hidden_path(options, block), info, mesh_.data.get());
@@ -160,11 +161,11 @@ bool compute(const Options& options, const Communicator& world, TeacherStage& st
     return true;
 }
 
-void write_overview(const Options& options, const RunInput& input, const std::string& tokens_identity) {
+void write_overview(const Options& options, const RunInput& input, const InputIdentity& identity) {
     std::vector<std::filesystem::path> blocks;
     for (int block = 1; block < input.layout.blocks; ++block) blocks.push_back(hidden_path(options, block));
     io::write_virtual_dataset(std::filesystem::path(options.work) / "hidden" / "all.h5", blocks,
-                              hidden_store_info(options, input, tokens_identity, 1));
+                              hidden_store_info(options, input, identity, 1));
 }
 
 } // namespace
@@ -180,7 +181,7 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
     const Attempt attempt(options, "lolcats_hidden", world);
     Interrupt interrupt(options, world, mesh.pipeline_ranks);
-    const std::string identity = tokens_identity(input, world);
+    const InputIdentity identity = identify(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
     TeacherStage stage(options, input, mesh, identity, settle_arithmetic(options, world));

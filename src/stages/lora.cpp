@@ -80,7 +80,7 @@ LoraRun prepare(const Options& options, const RunInput& input, const Communicato
     const bool tied = are_maps_tied(options, files);
     LoraRun run{options, input, std::move(maps), form, tied, adapter_config(options), settle_arithmetic(options, world),
                 {}};
-    run.identity = IdentityBuilder(options, input, tokens_identity(input, world), "lolcats_lora")
+    run.identity = IdentityBuilder(options, input, identify(input, world), "lolcats_lora")
                        .with_options({"train-feature-maps"})
                        .with(form_metadata(form, tied))
                        .with({{"gemm", name_of(run.arithmetic)},

@@ -9,10 +9,9 @@
 
 namespace lolcats {
 
-IdentityBuilder::IdentityBuilder(const Options& options, const RunInput& input, const std::string& tokens_identity,
+IdentityBuilder::IdentityBuilder(const Options& options, const RunInput& input, const InputIdentity& content,
                                  const std::string& program)
-    : options_(to_json(options)), identity_{input.checkpoint.identity(), tokens_identity, "",
-                                            run_deck(options, program).dump()} {
+    : options_(to_json(options)), identity_{content.model, content.tokens, "", run_deck(options, program).dump()} {
     settings_["program"] = program;
     settings_["sequences"] = input.tokens.sequences();
     with_options({"dtype", "seed", "validation", "shuffle", "batch-size", "steps", "epochs", "lr", "min-lr", "beta1",

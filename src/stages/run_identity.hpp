@@ -16,7 +16,7 @@ namespace lolcats {
 /// are no part of it.
 class IdentityBuilder {
 public:
-    IdentityBuilder(const Options& options, const RunInput& input, const std::string& tokens_identity,
+    IdentityBuilder(const Options& options, const RunInput& input, const InputIdentity& content,
                     const std::string& program);
 
     /// These options as they were given.

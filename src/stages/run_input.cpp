@@ -106,7 +106,27 @@ std::filesystem::path lora_directory(const Options& options) {
     return std::filesystem::path(options.work) / "lora";
 }
 
-io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const std::string& tokens_identity,
+namespace {
+
+/// A range of names for each rank: neighbours lie in the same shards.
+std::string model_identity(const io::Checkpoint& checkpoint, const Communicator& world) {
+    const auto names = checkpoint.names();
+    std::vector<std::int64_t> fingerprints(names.size());
+    const Range mine = share(static_cast<int>(names.size()), world.size(), world.rank());
+    for (int i = mine.begin; i < mine.end; ++i)
+        fingerprints[i] = static_cast<std::int64_t>(checkpoint.fingerprint(names[i]));
+    world.sum(fingerprints.data(), fingerprints.size());
+    return checkpoint.identity(fingerprints);
+}
+
+} // namespace
+
+InputIdentity identify(const RunInput& input, const Communicator& world) {
+    return {model_identity(input.checkpoint, world),
+            world.broadcast(world.rank() == 0 ? input.tokens.identity() : std::string(), 0)};
+}
+
+io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const InputIdentity& identity,
                                       int block) {
     const std::string dtype = options.hidden_dtype == "auto" ? options.dtype : options.hidden_dtype;
     return {.sequences = input.tokens.sequences(),
@@ -115,13 +135,9 @@ io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& in
             .dtype = dtype == "f32" ? io::DType::f32 : io::DType::bf16,
             .block = block,
             .layer = input.layout.layers_of(block).begin,
-            .model_identity = input.checkpoint.identity(),
-            .tokens_identity = tokens_identity,
+            .model_identity = identity.model,
+            .tokens_identity = identity.tokens,
             .run_deck = ""};
-}
-
-std::string tokens_identity(const RunInput& input, const Communicator& world) {
-    return world.broadcast(world.rank() == 0 ? input.tokens.identity() : std::string(), 0);
 }
 
 } // namespace lolcats

@@ -52,11 +52,17 @@ const char* name_of(Arithmetic arithmetic);
 std::filesystem::path transfer_directory(const Options& options);
 std::filesystem::path lora_directory(const Options& options);
 
-/// What the store of a block's input is, or must be.
-io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const std::string& tokens_identity,
-                                      int block);
+/// What tells the model and the tokens of a run from others.
+struct InputIdentity {
+    std::string model;  ///< io::Checkpoint::identity()
+    std::string tokens; ///< io::TokenStore::identity()
+};
 
-/// tokens.identity(), computed by rank 0 alone. Collective.
-std::string tokens_identity(const RunInput& input, const Communicator& world);
+/// The ranks share the work on the model; rank 0 reads all tokens. Collective.
+InputIdentity identify(const RunInput& input, const Communicator& world);
+
+/// What the store of a block's input is, or must be.
+io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const InputIdentity& identity,
+                                      int block);
 
 } // namespace lolcats

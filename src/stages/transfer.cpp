@@ -38,7 +38,7 @@ void transfer_attention(const Options& options, const Communicator& world) {
         if (is_finished(run, block, group)) continue;
         all.stopped = has_to_stop(group, interrupt);
         if (all.stopped) break;
-        StoredStream stream(options, input, run.tokens_identity, block, report.time);
+        StoredStream stream(options, input, run.content, block, report.time);
         auto of_block = train_blocks(run, {block, block + 1}, {}, *arrays, stream, interrupt, report.time);
         std::move(of_block.first.begin(), of_block.first.end(), std::back_inserter(all.first));
         all.sequences = of_block.sequences;

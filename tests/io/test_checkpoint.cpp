@@ -21,6 +21,13 @@ void write_sharded(const std::filesystem::path& directory) {
                 R"("layer.b":"model-00002-of-00002.safetensors"}})");
 }
 
+std::string identity_of(const Checkpoint& checkpoint) {
+    std::vector<std::int64_t> fingerprints;
+    for (const auto& name : checkpoint.names())
+        fingerprints.push_back(static_cast<std::int64_t>(checkpoint.fingerprint(name)));
+    return checkpoint.identity(fingerprints);
+}
+
 void write_index(const std::filesystem::path& directory, const std::string& text) {
     write_bytes(directory / "model.safetensors.index.json", text);
 }
@@ -40,7 +47,8 @@ TEST(Checkpoint, SingleFileOfTheGoldenModel) {
                         checkpoint.read("model.embed_token.weight", {128, 64}, whole.data());
                     }),
                     "model.embed_tokens.weight");
-    EXPECT_EQ(checkpoint.identity().size(), 16U);
+    EXPECT_EQ(identity_of(checkpoint).size(), 19U);
+    EXPECT_EQ(checkpoint.names().back(), "model.norm.weight");
 }
 
 TEST(Checkpoint, ShardsAreFoundAndOpenedOnlyWhenRead) {
@@ -67,19 +75,57 @@ TEST(Checkpoint, TensorMissingFromItsShardIsNamed) {
     expect_contains(message, "\"layer.a\"");
 }
 
-TEST(Checkpoint, IdentityFollowsConfigurationAndIndex) {
+TEST(Checkpoint, IdentityFollowsConfigurationNamesAndValues) {
     const ScratchDirectory scratch;
     write_sharded(scratch.path());
-    const std::string identity = Checkpoint(scratch.path()).identity();
-    EXPECT_EQ(Checkpoint(scratch.path()).identity(), identity);
+    const std::string identity = identity_of(Checkpoint(scratch.path()));
+    EXPECT_EQ(identity_of(Checkpoint(scratch.path())), identity);
     write_bytes(scratch / "config.json", "{\"a\":1}");
-    EXPECT_NE(Checkpoint(scratch.path()).identity(), identity);
+    EXPECT_NE(identity_of(Checkpoint(scratch.path())), identity);
     write_bytes(scratch / "config.json", "{}");
-    EXPECT_EQ(Checkpoint(scratch.path()).identity(), identity);
+    EXPECT_EQ(identity_of(Checkpoint(scratch.path())), identity);
+    const float b[] = {3, 4.5};
+    write_safetensors(scratch / "model-00002-of-00002.safetensors", {{"layer.b", DType::f32, {2, 1}, b}}, {});
+    EXPECT_NE(identity_of(Checkpoint(scratch.path())), identity);
+    write_sharded(scratch.path());
     write_index(scratch.path(), R"({"weight_map":{"layer.a":"model-00001-of-00002.safetensors"}})");
-    EXPECT_NE(Checkpoint(scratch.path()).identity(), identity);
+    EXPECT_NE(identity_of(Checkpoint(scratch.path())), identity);
     std::filesystem::remove(scratch / "config.json");
-    expect_contains(message_of([&] { static_cast<void>(Checkpoint(scratch.path()).identity()); }), "config.json");
+    expect_contains(message_of([&] { static_cast<void>(identity_of(Checkpoint(scratch.path()))); }), "config.json");
+}
+
+TEST(Checkpoint, IdentityIsThatOfTheModelHoweverItIsSharded) {
+    const ScratchDirectory sharded, single;
+    write_sharded(sharded.path());
+    const float a[] = {1, 2}, b[] = {3, 4};
+    write_safetensors(single / "model.safetensors",
+                      {{"layer.b", DType::f32, {2, 1}, b}, {"layer.a", DType::f32, {2}, a}}, {{"format", "pt"}});
+    write_bytes(single / "config.json", "{}");
+    EXPECT_EQ(identity_of(Checkpoint(single.path())), identity_of(Checkpoint(sharded.path())));
+}
+
+/// A fine-tuning changes nearly all values; of a large tensor its fingerprint sees some pages.
+TEST(Checkpoint, FingerprintsAreOfAllOfSmallTensorsAndPagesOfLargeOnes) {
+    const ScratchDirectory scratch;
+    constexpr std::int64_t small = 1 << 14, large = 1 << 20; // 64 KiB and 4 MiB
+    const auto fingerprint = [&](const std::vector<float>& values) {
+        const auto path = scratch / "a.safetensors";
+        write_safetensors(path, {{"a", DType::f32, {static_cast<std::int64_t>(values.size())}, values.data()}}, {});
+        return SafetensorsFile(path).fingerprint("a");
+    };
+    for (const std::int64_t size : {small, large}) {
+        const std::vector<float> values(static_cast<std::size_t>(size), 1.5F);
+        const auto expected = fingerprint(values);
+        const auto with = [&](std::size_t place) {
+            auto changed = values;
+            changed[place] = 1.25F;
+            return fingerprint(changed);
+        };
+        EXPECT_NE(with(0), expected);
+        EXPECT_NE(with(values.size() - 1), expected);
+        EXPECT_EQ(with(5000) == expected, size == large); // between two pages of the large one
+        EXPECT_NE(fingerprint(std::vector<float>(values.size(), 1.5000001F)), expected);
+    }
 }
 
 TEST(Checkpoint, ShardsCannotLieElsewhere) {

@@ -144,7 +144,7 @@ TEST(DiskFull, SequenceThatDoesNotFitIsNotMarkedDone) {
         expect_contains(message, path.string());
         expect_contains(message, "cannot write sequence " + std::to_string(written));
         RecordProperty("message", message);
-        expect_contains(message, "free space, then run lolcats_hidden again");
+        expect_contains(message, "free space, or look at the disk, then run lolcats_hidden again");
         EXPECT_FALSE(writer.is_done(written));
     }
     std::filesystem::remove(disk / "ballast");

@@ -16,7 +16,7 @@ namespace {
 using namespace testing;
 
 HiddenStoreInfo small_info(DType dtype = DType::bf16) {
-    HiddenStoreInfo info{5, 6, 8, dtype, 2, 4, "model", "tokens", "{\"seed\":0}"};
+    HiddenStoreInfo info{5, 6, 8, dtype, 2, 4, "v2-model", "tokens", "{\"seed\":0}"};
     return info;
 }
 
@@ -170,7 +170,7 @@ TEST(HiddenStoreResume, DoneMarksSurviveAndTheRestIsWritten) {
     for (std::int64_t s = 0; s < info.sequences; ++s) expect_stored(reader, s);
 }
 
-TEST(HiddenStoreResume, OtherIdentityStartsAnewAndIsNotRead) {
+TEST(HiddenStoreResume, OtherIdentityIsNeitherReplacedNorRead) {
     const ScratchDirectory scratch;
     const auto path = scratch / "a.h5";
     const auto info = small_info();
@@ -181,24 +181,39 @@ TEST(HiddenStoreResume, OtherIdentityStartsAnewAndIsNotRead) {
         {"element type is BF16, not F32", [](HiddenStoreInfo& i) { i.dtype = DType::f32; }},
         {"block is 2, not 3", [](HiddenStoreInfo& i) { i.block = 3; }},
         {"layer is 4, not 5", [](HiddenStoreInfo& i) { i.layer = 5; }},
-        {"model identity is model, not other", [](HiddenStoreInfo& i) { i.model_identity = "other"; }},
+        {"model is another one (identity v2-model, not v2-other)",
+         [](HiddenStoreInfo& i) { i.model_identity = "v2-other"; }},
         {"token identity is tokens, not other", [](HiddenStoreInfo& i) { i.tokens_identity = "other"; }},
     };
+    write_store(path, info);
     for (const auto& [text, change] : changes) {
         SCOPED_TRACE(text);
-        write_store(path, info);
         HiddenStoreInfo other = info;
         change(other);
         const auto message = message_of([&] { const HiddenStoreReader reader(path, other); });
         expect_contains(message, path.string());
         expect_contains(message, text);
         expect_contains(message, "lolcats_hidden");
-        {
-            HiddenStoreWriter writer(path, other, MPI_COMM_SELF);
-            for (std::int64_t s = 0; s < other.sequences; ++s) EXPECT_FALSE(writer.is_done(s));
-            writer.close();
-        }
-        EXPECT_EQ(read_hidden_store_info(path).width, other.width);
+        const auto refusal = message_of([&] { const HiddenStoreWriter writer(path, other, MPI_COMM_SELF); });
+        expect_contains(refusal, path.string());
+        expect_contains(refusal, text);
+        expect_contains(refusal, "--fresh");
+    }
+    const HiddenStoreReader reader(path, info);
+    for (std::int64_t s = 0; s < info.sequences; ++s) expect_stored(reader, s);
+}
+
+TEST(HiddenStoreResume, IdentityThatLooksAtNoValuesIsTold) {
+    const ScratchDirectory scratch;
+    auto info = small_info();
+    info.model_identity = "0123456789abcdef";
+    write_store(scratch / "a.h5", info);
+    for (const auto& message :
+         {message_of([&] { const HiddenStoreReader reader(scratch / "a.h5", small_info()); }),
+          message_of([&] { const HiddenStoreWriter writer(scratch / "a.h5", small_info(), MPI_COMM_SELF); })}) {
+        expect_contains(message, "configuration and header alone");
+        expect_contains(message, "0123456789abcdef");
+        expect_contains(message, "--fresh");
     }
 }
 
@@ -223,7 +238,7 @@ TEST(HiddenStoreResume, WriterThatIsDroppedLeavesAReadableFile) {
     }
 }
 
-TEST(HiddenStoreResume, FilesThatAreNoStoreAreReplacedByTheWriterAndRefusedByTheReader) {
+TEST(HiddenStoreResume, FilesThatAreNoStoreAreRefused) {
     const ScratchDirectory scratch;
     const auto path = scratch / "a.h5";
     const auto info = small_info();
@@ -231,8 +246,13 @@ TEST(HiddenStoreResume, FilesThatAreNoStoreAreReplacedByTheWriterAndRefusedByThe
                     "no such file; run lolcats_hidden");
     write_bytes(path, std::string(100, 'x'));
     expect_contains(message_of([&] { const HiddenStoreReader reader(path, info); }), "not an HDF5 file");
+    expect_contains(message_of([&] { write_store(path, info); }),
+                    "not an HDF5 file: it is no store of hidden states, or "
+                    "damaged; delete it");
+    std::filesystem::remove(path);
     write_store(path, info);
     expect_stored(HiddenStoreReader(path, info), 4);
+    EXPECT_FALSE(has_temporaries(scratch.path()));
     {
         ArrayFile other(path);
         const float x = 1;
@@ -416,6 +436,11 @@ TEST(HiddenStoreRanks, RefusalReachesEveryRank) {
     const SharedDirectory scratch;
     expect_contains(message_of([&] { HiddenStoreWriter w(scratch / "none/a.h5", small_info(), MPI_COMM_WORLD); }),
                     "none/a.h5");
+    HiddenStoreWriter(scratch / "a.h5", small_info(), MPI_COMM_WORLD).close();
+    auto other = small_info();
+    other.tokens_identity = "other";
+    expect_contains(message_of([&] { HiddenStoreWriter w(scratch / "a.h5", other, MPI_COMM_WORLD); }),
+                    "token identity is tokens, not other");
 }
 
 } // namespace

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Disks that fail: reads, writes and syncs of chosen files go wrong in the programs as they are.
+
+tests/support/fault_injection.cpp is preloaded and makes the n-th call on a file fail, or do less than it was asked. Every
+test asserts that the fault was met. A fault that cannot be borne ends all ranks with one line and status 1, what it left
+is not taken as whole by the next stage, and the same command run again ends with the files of a run that met none. One
+that can be borne changes nothing in what is written.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import support
+import test_restart
+from test_restart import STAGES
+
+LIBRARY = Path(os.environ.get("LOLCATS_FAULT_INJECTION", support.BIN.parent / "tests" / "libfault_injection.so"))
+UNDISTURBED = {}  # number of ranks: work directory of a conversion that met no fault
+
+
+def setUpModule():
+    test_restart.setUpModule()
+
+
+def tearDownModule():
+    test_restart.tearDownModule()
+
+
+class DiskErrors(test_restart.Restart):
+    """Three blocks of two layers in WORK."""
+
+    def undisturbed_work(self, ranks):
+        if ranks not in UNDISTURBED:
+            own, self.work = self.work, Path(test_restart.SHARED.name) / f"undisturbed{ranks}"
+            for program in STAGES:
+                self.succeeds(program, ranks)
+            UNDISTURBED[ranks], self.work = self.work, own
+        return UNDISTURBED[ranks]
+
+    def begin(self, program, ranks):
+        """WORK as it is before a stage."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        for place, stage in (("hidden", "block"), ("transfer", "lora")):
+            if STAGES.index(program) >= STAGES.index(stage):
+                shutil.copytree(self.undisturbed_work(ranks) / place, self.work / place)
+
+    @contextlib.contextmanager
+    def fault(self, call, pattern, number, effect):
+        """What is started inside meets it; an error if nothing does. A pattern without * is a path in WORK."""
+        log = self.path("faults")
+        log.unlink(missing_ok=True)
+        pattern = pattern if pattern.startswith("*") else str(self.work / pattern)
+        with mock.patch.dict(os.environ, {"LD_PRELOAD": str(LIBRARY), "LOLCATS_FAULT_LOG": str(log),
+                                          "LOLCATS_FAULT": f"{call} {pattern} {number} {effect}"}):
+            yield
+        self.assertTrue(log.exists(), f"no {call} of {pattern} went wrong")
+
+    def assert_undisturbed(self, program, ranks):
+        """The stage's results are those of a run that met no fault, and nothing half-written is left."""
+        place = {"hidden": "hidden/", "block": "transfer/", "lora": "lora/"}[program]
+        expected = {name: content for name, content in self.results(self.undisturbed_work(ranks)).items()
+                    if name.startswith(place)}
+        self.assertGreater(len(expected), 1)
+        self.assert_same_results({name: content for name, content in self.results().items() if name.startswith(place)},
+                                 expected)
+        self.assert_tidy()
+
+    def ends_the_run(self, program, ranks, fault, *words):
+        """The stage fails in one line with the words and does not go for whole; run again, it ends undisturbed."""
+        with self.subTest(program=program, ranks=ranks, fault=fault):
+            self.begin(program, ranks)
+            with self.fault(*fault):
+                self.fails(program, *words, ranks=ranks)
+            self.next_stage_refuses(program)
+            self.succeeds(program, ranks)
+            self.assert_undisturbed(program, ranks)
+
+    def next_stage_refuses(self, program):
+        if program == "hidden":
+            self.fails("block", "lolcats_hidden")
+            shutil.rmtree(self.work / "transfer")
+        elif program == "block":
+            self.fails("lora", "transfer", "lolcats_block", train_feature_maps=False)
+        else:
+            done = support.attempt("eval", threads=1, model=self.model, tokens=self.tokens, dtype="f32", window=8,
+                                   feature_maps=self.work / "transfer", adapter=self.work / "lora")
+            self.assert_fails(done, str(self.work / "lora"))
+
+    def is_borne(self, program, ranks, fault, *words):
+        """The stage succeeds, says the words, and ends undisturbed."""
+        with self.subTest(program=program, ranks=ranks, fault=fault):
+            self.begin(program, ranks)
+            with self.fault(*fault):
+                done = self.attempt(program, ranks)
+            self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+            for word in words:
+                self.assertIn(word, done.stderr)
+            self.assert_undisturbed(program, ranks)
+
+
+class Writes(DiskErrors):
+    def test_hidden_states(self):
+        store = "hidden/block_01.h5"
+        for ranks in (0, 4):
+            for fault in (("write", f"*/{store}.tmp.*", 1, "EIO"), ("fsync", f"*/{store}.tmp.*", 1, "EIO"),
+                          ("rename", store, 1, "EIO"), ("fallocate", store, 1, "EIO"), ("write", store, "1+", "EIO"),
+                          ("write", store, "100+", "EIO"), ("write", store, "100+", "none")):
+                self.ends_the_run("hidden", ranks, fault, store, "look at the disk")
+            for number in (1, 100, 101, 102):  # states, checksums and marks
+                self.is_borne("hidden", ranks, ("write", store, number, "half"))
+
+    def test_overview(self):
+        for call in ("write", "fsync", "rename"):
+            self.begin("hidden", 0)
+            with self.fault(call, "*/hidden/all.h5*", 1, "EIO"):
+                self.fails("hidden", self.work / "hidden" / "all.h5", "nput/output error")
+            self.succeeds("hidden")
+            self.assert_undisturbed("hidden", 0)
+
+    def results_of(self, program, file, log):
+        for ranks in (0, 4):
+            for call, pattern, number, effect in (("write", f"*/{file}.tmp.*", 1, "EIO"),
+                                                  ("write", f"*/{file}.tmp.*", 2, "none"),
+                                                  ("fsync", f"*/{file}.tmp.*", 1, "EIO"), ("rename", file, 1, "EIO"),
+                                                  ("write", log, 3, "EIO")):
+                self.ends_the_run(program, ranks, (call, pattern, number, effect), log if pattern == log else file,
+                                  "nput/output error" if effect == "EIO" else "nothing was written")
+
+    def checkpoints_of(self, program, place):
+        for ranks in (0, 4):
+            for call, pattern in (("write", f"*/{place}/*/block_01.h5*"), ("fsync", f"*/{place}/*/block_01.h5*"),
+                                  ("fsync", f"*/{place}/step_*"), ("write", f"*/{place}/*/complete.json*"),
+                                  ("rename", f"*/{place}/step_????????")):
+                self.is_borne(program, ranks, (call, pattern, 1, "EIO"), "no checkpoint of step", "nput/output error")
+            self.is_borne(program, ranks, ("write", f"*/{place.split('/')[0]}/*", "1+", "half"))
+
+    def test_feature_maps(self):
+        self.results_of("block", "transfer/block_01.safetensors", "transfer/block_01.jsonl")
+
+    def test_adapter(self):
+        self.results_of("lora", "lora/adapter_model.safetensors", "lora/lora.jsonl")
+
+    def test_checkpoints_of_stage_1(self):
+        self.checkpoints_of("block", "transfer/state/block_01")
+
+    def test_checkpoints_of_stage_2(self):
+        self.checkpoints_of("lora", "lora/state")
+
+    def test_run_that_has_to_stop_says_what_is_lost(self):
+        for program, place in (("block", "transfer"), ("lora", "lora")):
+            self.begin(program, 0)
+            with self.fault("fsync", f"*/{place}/state/*", "1+", "EIO"):
+                process = self.start(program, steps=100000)
+                self.wait_until(lambda: "no checkpoint of step" in self.log(program), process, program)
+                support.send(signal.SIGUSR1, process.pid)
+                self.assertEqual(process.wait(timeout=60), 1)
+            errors = [line for line in self.log(program).splitlines() if " error: " in line]
+            self.assertEqual(len(errors), 1)
+            for word in ("cannot bring to disk: Input/output error", "had to stop", str(self.work / place / "state")):
+                self.assertIn(word, errors[0])
+            self.assertEqual(self.checkpoints(place), [])
+            self.succeeds(program)
+            self.assert_undisturbed(program, 0)
+
+
+class Reads(DiskErrors):
+    def ends_reading(self, program, ranks, fault, *words):
+        with self.subTest(program=program, ranks=ranks, fault=fault):
+            self.begin(program, ranks)
+            with self.fault(*fault):
+                self.fails(program, *words, ranks=ranks)
+            self.succeeds(program, ranks)
+            self.assert_undisturbed(program, ranks)
+
+    def test_weights(self):
+        """A page of the memory-mapped file that the disk does not give."""
+        fault = ("map", "*/model.safetensors", 1, "EIO")
+        for ranks in (0, 4):
+            for program in STAGES:
+                self.ends_reading(program, ranks, fault, self.model / "model.safetensors", "tensor ",
+                                  "cannot be read", "look at the disk")
+            with self.fault(*fault):  # does not ask which model it is
+                done = support.attempt("eval", ranks, threads=1, model=self.model, tokens=self.tokens, dtype="f32",
+                                       attention="teacher")
+            self.assert_fails(done, "lolcats_eval: error: ", "tensor ", "cannot be read")
+            self.assertEqual(done.returncode, 1)
+
+    def test_feature_maps(self):
+        for ranks in (0, 4):
+            self.begin("lora", ranks)
+            with self.fault("map", "transfer/block_01.safetensors", 1, "EIO"):
+                self.fails("lora", "transfer/block_01.safetensors", "cannot be read", ranks=ranks,
+                           train_feature_maps=False)
+            self.succeeds("lora", ranks, train_feature_maps=False)
+
+    def test_tokens(self):
+        for ranks in (0, 4):
+            for program in STAGES:
+                for number in (1, 8, 20):
+                    self.ends_reading(program, ranks, ("read", "*/tokens.h5", number, "EIO"), self.tokens,
+                                      "nput/output error")
+                self.is_borne(program, ranks, ("read", "*/tokens.h5", "1+", "half"))
+
+    def test_hidden_states(self):
+        store = "hidden/block_01.h5"
+        for ranks in (0, 4):
+            for number in (1, 8, 40):
+                self.ends_reading("block", ranks, ("read", store, number, "EIO"), store, "nput/output error")
+            self.is_borne("block", ranks, ("read", store, "1+", "half"))
+
+    def test_store_is_not_given_up_for_a_read_that_fails(self):
+        """What cannot be read when stage 0 is run again stays, whatever the disk says this time."""
+        for ranks in (0, 4):
+            shutil.copytree(self.undisturbed_work(ranks), self.work)
+            for number in range(1, 8):
+                with self.fault("read", "hidden/block_01.h5", number, "EIO"):
+                    self.fails("hidden", "hidden/block_01.h5", "nput/output error", ranks=ranks)
+                self.assert_undisturbed("hidden", ranks)
+            shutil.rmtree(self.work)
+
+    def test_unreadable_sequence_is_computed_again_on_request(self):
+        for ranks in (0, 4):
+            shutil.copytree(self.undisturbed_work(ranks), self.work)
+            with self.fault("read", "hidden/block_01.h5", 30, "EIO"):
+                done = self.attempt("hidden", ranks, verify=True)
+            self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+            self.assertIn("or cannot be read, and is computed again", done.stderr)
+            self.assert_undisturbed("hidden", ranks)
+            shutil.rmtree(self.work)
+
+    def test_checkpoint(self):
+        """One that cannot be read is passed over for the one before."""
+        for program, place in (("block", "transfer"), ("lora", "lora")):
+            self.begin(program, 0)
+            process = self.start(program)
+            self.wait_until(lambda: len(self.checkpoints(place)) >= 2, process, program)
+            support.send(signal.SIGKILL, process.pid)
+            process.wait()
+            there = self.checkpoints(place)
+            with self.fault("read", f"{there[-1]}/block_*.h5", 1, "EIO"):
+                done = self.attempt(program)
+            self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+            self.assertIn(f"{there[-1]}/block_", done.stderr)
+            self.assertIn("passing over this checkpoint", done.stderr)
+            self.assertIn(f"going on from {there[-2]}", done.stderr)
+            self.assert_undisturbed(program, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

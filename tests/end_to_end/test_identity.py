@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Work of another model or other tokens is told from one's own: it is neither gone on with nor replaced by mistake."""
+
+import json
+import shutil
+import struct
+import unittest
+
+import h5py
+import numpy as np
+
+import support
+import test_restart
+
+OLD_IDENTITY = "0123456789abcdef"  # of configuration and header alone
+
+
+def setUpModule():
+    test_restart.setUpModule()
+
+
+def tearDownModule():
+    test_restart.tearDownModule()
+
+
+class Identity(test_restart.Restart):
+    def copy_of_model(self, edit=lambda arrays: None):
+        copy = self.path("copy")
+        shutil.copytree(self.model, copy, ignore=shutil.ignore_patterns("*.h5"))
+        arrays = {name: array.copy() for name, array in support.read_safetensors(copy / "model.safetensors").items()}
+        edit(arrays)
+        support.write_safetensors(copy / "model.safetensors", arrays, {"format": "pt"})
+        return copy
+
+    def files(self):
+        return {path: path.read_bytes() for path in self.work.rglob("*")
+                if path.is_file() and path.parent.name != "attempts"}
+
+    def refuses_all(self, words, **changes):
+        """Stages 0, 1 and 2 leave finished work of something else as it is."""
+        before = self.files()
+        for program, file in (("hidden", "hidden/block_01.h5"), ("block", "transfer/block_00.safetensors"),
+                              ("lora", "lora/adapter_model.safetensors")):
+            for ranks in (0, 4):
+                with self.subTest(program=program, ranks=ranks):
+                    self.fails(program, words, "--work", "--fresh", *([self.work / file] if ranks == 0 else []),
+                               ranks=ranks, **changes)
+                    self.assertEqual(self.files(), before)
+
+
+class Model(Identity):
+    def finish(self):
+        for program in test_restart.STAGES:
+            self.succeeds(program)
+
+    def test_fine_tuned_copy(self):
+        """All values of one tensor differ by the least there is; names, types and shapes are the same."""
+        def nudge(arrays):
+            values = arrays["model.layers.3.self_attn.q_proj.weight"]
+            values[:] = np.nextafter(values, np.float32(np.inf))
+
+        self.finish()
+        tuned = self.copy_of_model(nudge)
+        self.refuses_all("its model is another one", model=tuned)
+        shutil.rmtree(self.work / "transfer")  # a store of the first model and no more
+        self.fails("block", "hidden/block_01.h5", "its model is another one", "lolcats_hidden --fresh", model=tuned)
+        self.succeeds("hidden", model=tuned, fresh=True)
+        self.succeeds("block", model=tuned, fresh=True)
+
+    def test_unfinished_training(self):
+        self.succeeds("hidden")
+        self.stop_in("block", "transfer", steps=1000)
+        tuned = self.copy_of_model(lambda arrays: arrays["model.norm.weight"].__imul__(np.float32(1.01)))
+        self.fails("block", "this checkpoint is of another training: its model is another one", "--fresh", model=tuned,
+                   steps=1000)
+
+    def test_copy_in_shards_is_the_same_model(self):
+        for program in ("hidden", "block"):
+            self.succeeds(program)
+        before = self.results()
+        copy = self.copy_of_model()
+        arrays = support.read_safetensors(copy / "model.safetensors")
+        (copy / "model.safetensors").unlink()
+        names = sorted(arrays)
+        shards = {"a.safetensors": names[:7], "b.safetensors": names[7:]}
+        for shard, mine in shards.items():
+            support.write_safetensors(copy / shard, {name: arrays[name] for name in mine})
+        index = {"weight_map": {name: shard for shard, mine in shards.items() for name in mine}}
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+        self.succeeds("hidden", 2, model=copy)
+        done = self.attempt("block", 2, model=copy)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        self.assertEqual(done.stderr.count("is trained already"), 3)
+        self.assert_same_results(self.results(), before)
+
+    def test_work_of_programs_that_looked_at_no_values(self):
+        self.finish()
+        for path in (self.work / "hidden").glob("*.h5"):
+            with h5py.File(path, "r+") as file:
+                del file.attrs["model_identity"]
+                file.attrs["model_identity"] = np.bytes_(OLD_IDENTITY)
+        for path in self.work.glob("*/*.safetensors"):
+            header, content = support.safetensors_header(path), path.read_bytes()
+            header["__metadata__"]["model_identity"] = OLD_IDENTITY
+            support.write_safetensors_parts(path, json.dumps(header),
+                                            content[8 + struct.unpack("<Q", content[:8])[0]:])
+        self.refuses_all(f"configuration and header alone, as programs before these did (identity {OLD_IDENTITY})")
+
+
+class HiddenStates(Identity):
+    """Stage 0 replaces no store but with --fresh."""
+
+    def test_other_runs(self):
+        self.succeeds("hidden")
+        tokens = support.read_hdf5(self.tokens)["tokens"]
+        tokens[0, 0] ^= 1
+        other = support.write_tokens(self.path("other.h5"), tokens)
+        before = self.files()
+        for words, changes in (("token identity", {"tokens": other}), ("number of sequences", {"sequences": 7}),
+                               ("element type", {"hidden_dtype": "bf16"}), ("layer", {"block_layers": 3})):
+            for ranks in (0, 2):
+                with self.subTest(words=words, ranks=ranks):
+                    self.fails("hidden", self.work / "hidden", words, "--work", "--fresh", ranks=ranks, **changes)
+                    self.assertEqual(self.files(), before)
+        self.succeeds("hidden", tokens=other, fresh=True)
+        self.assertNotEqual(self.files(), before)
+
+    def test_unfinished_store(self):
+        """Whether all of its sequences are there makes no difference."""
+        self.succeeds("hidden")
+        with h5py.File(self.work / "hidden" / "block_02.h5", "r+") as file:
+            file["done"][3:] = 0
+        self.fails("hidden", "number of sequences", "--fresh", sequences=7)
+        self.succeeds("hidden")
+
+    def test_damaged_store(self):
+        self.succeeds("hidden")
+        expected = self.results()
+        store = self.work / "hidden" / "block_01.h5"
+        store.write_bytes(store.read_bytes()[:5000])
+        before = self.files()
+        for ranks in (0, 2):
+            self.fails("hidden", store, "damaged; delete it", ranks=ranks)
+            self.assertEqual(self.files(), before)
+        store.unlink()
+        self.succeeds("hidden")
+        self.assert_same_results(self.results(), expected)
+
+
+if __name__ == "__main__":
+    unittest.main()
