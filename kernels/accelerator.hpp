@@ -1,5 +1,6 @@
 #pragma once
 /// The processors that the default execution space can run on.
+#include <string>
 
 namespace lolcats {
 
@@ -11,5 +12,11 @@ int accelerator_count();
 
 /// Why there are none, in a few words, such as "no CUDA-capable device is detected"; empty if there are some.
 const char* missing_accelerator();
+
+/// What it is called; the processor's model in a build for the CPU.
+std::string accelerator_name();
+
+/// Bytes of the current GPU's memory that are in use, by whomever; 0 in a build for the CPU.
+double accelerator_memory_in_use();
 
 } // namespace lolcats

@@ -1,5 +1,7 @@
 #include "kernels/accelerator.hpp"
 
+#include "kernels/cuda_check.hpp"
+
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
@@ -61,6 +63,22 @@ const char* missing_accelerator() {
     const cudaError_t status = cudaGetDeviceCount(&count);
     return status == cudaSuccess && count > 0 ? ""
                                               : cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
+}
+
+std::string accelerator_name() {
+    int device = 0;
+    cudaDeviceProp properties{};
+    LOLCATS_CHECK_CUDA(cudaGetDevice(&device));
+    LOLCATS_CHECK_CUDA(cudaGetDeviceProperties(&properties, device));
+    return fmt::format("{}, {} multiprocessors, {:.1f} GB", properties.name, properties.multiProcessorCount,
+                       static_cast<double>(properties.totalGlobalMem) / 1e9);
+}
+
+double accelerator_memory_in_use() {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    LOLCATS_CHECK_CUDA(cudaMemGetInfo(&free, &total));
+    return static_cast<double>(total - free);
 }
 
 } // namespace lolcats

@@ -1,5 +1,7 @@
 #include "kernels/accelerator.hpp"
 
+#include <fstream>
+
 namespace lolcats {
 
 void prepare_accelerator() {}
@@ -10,6 +12,18 @@ int accelerator_count() {
 
 const char* missing_accelerator() {
     return "";
+}
+
+std::string accelerator_name() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);)
+        if (const auto colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos)
+            return line.substr(colon + 2);
+    return "a CPU";
+}
+
+double accelerator_memory_in_use() {
+    return 0;
 }
 
 } // namespace lolcats

@@ -184,6 +184,7 @@ template <class Real, class Body>
 double for_each_head(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
                      const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& log_sum,
                      const Matrix<Real>& normalizer, const Body& body) {
+    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     const int heads = shape.batch * shape.heads;

@@ -89,6 +89,7 @@ struct Gemm<Real>::State {
             if (weight.is_half() && arithmetic == Arithmetic::bf16) {
                 BFloat16* half = reserve(rounded, x.size(), "rounded_activation");
                 round_to_bf16(x.data(), x.size(), half);
+                const Kokkos::Profiling::ScopedRegion region("weight_products");
                 return products.multiply({m, n, k}, {half, k, false}, {weight.half.data(), weight.inputs(), transpose},
                                          add, bias.data(), c.data());
             }
@@ -99,6 +100,7 @@ struct Gemm<Real>::State {
             widen(weight.half.data(), weight.half.size(), full);
             data = full;
         }
+        const Kokkos::Profiling::ScopedRegion region("weight_products");
         multiply({m, n, k}, Real(1), {x.data(), k, false}, {data, weight.inputs(), transpose}, add ? Real(1) : Real(0),
                  bias, c);
     }
@@ -113,6 +115,7 @@ Gemm<Real>::~Gemm() = default;
 template <class Real>
 void Gemm<Real>::multiply(Transpose a_op, Transpose b_op, Real alpha, const Matrix<Real>& a, const Matrix<Real>& b,
                           Real beta, const Matrix<Real>& c) {
+    const Kokkos::Profiling::ScopedRegion region("array_products");
     const auto factor = [](const Matrix<Real>& matrix, Transpose op) {
         return Factor<Real>{matrix.data(), static_cast<int>(matrix.stride(0)), op == Transpose::yes};
     };

@@ -73,6 +73,7 @@ KOKKOS_INLINE_FUNCTION void query_tile(const Team& team, const Tiles<Real>& t, c
 template <class Real>
 void softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v,
                        const Matrix<Real>& y, const Matrix<Real>& log_sum) {
+    const Kokkos::Profiling::ScopedRegion region("softmax_attention");
     if (twin::softmax_attention(shape, q, k, v, y, log_sum)) return;
     Scratch<Real> size;
     Tiles<Real>(size, shape.head_dim);

@@ -29,6 +29,7 @@ double student_squared_error(const AttentionShape& shape, const StudentForm& for
                              const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
                              const Matrix<Real>& v, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& y,
                              const Matrix<Real>& normalizer, const Matrix<Real>& dy) {
+    const Kokkos::Profiling::ScopedRegion region("student_attention");
     double error = 0;
     if (twin::student_squared_error(shape, form, parameters, q, k, v, teacher, scale, y, normalizer, dy, error))
         return error;

@@ -84,6 +84,7 @@ template <class Real>
 void student_attention(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
                        const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, const Matrix<Real>& y,
                        const Matrix<Real>& normalizer) {
+    const Kokkos::Profiling::ScopedRegion region("student_attention");
     if (twin::student_attention(shape, form, parameters, q, k, v, y, normalizer)) return;
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);

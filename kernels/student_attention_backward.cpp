@@ -318,6 +318,7 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
                                 const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients) {
+    const Kokkos::Profiling::ScopedRegion region("student_attention_backward");
     if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients,
                                          static_cast<const AttentionInputGradients<Real>*>(nullptr)))
         return;
@@ -331,6 +332,7 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients,
                                 const AttentionInputGradients<Real>& inputs) {
+    const Kokkos::Profiling::ScopedRegion region("student_attention_backward");
     if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, &inputs))
         return;
     Kokkos::deep_copy(Execution(), inputs.q, Real(0));

@@ -3,6 +3,7 @@
 #include "kernels/attention_form.hpp"
 
 #include <Kokkos_Core.hpp>
+#include <Kokkos_Profiling_ScopedRegion.hpp>
 
 #include <string>
 #include <type_traits>

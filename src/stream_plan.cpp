@@ -4,6 +4,7 @@
 #include "lolcats/error.hpp"
 #include "src/comm/mesh.hpp"
 #include "src/comm/stage_link.hpp"
+#include "src/memory_plan.hpp"
 #include "src/text_table.hpp"
 
 #include <nlohmann/json.hpp>
@@ -15,9 +16,8 @@ namespace lolcats {
 namespace {
 
 constexpr double hour = 3600;
-constexpr double stream_bytes = 4; ///< a number on the way from stage to stage, and in a work array
-/// A trained parameter: its value, gradient (double), two moments; the best so far; what a checkpoint copies.
-constexpr double trained_bytes = 4 + 8 + 4 + 4;
+constexpr double stream_bytes = 4; ///< a number on the way from stage to stage
+/// Of a trained parameter: the best so far, and what a checkpoint copies.
 constexpr double best_bytes = 4;
 constexpr double checkpoint_bytes = 4 * 4;
 /// What MPI, HDF5, the products' compiled code and the threads take before any of it grows with the model (measured).
@@ -35,37 +35,13 @@ double ceil_divide(double a, double b) {
     return std::ceil(a / b);
 }
 
-/// Work arrays of one block for n tokens at once (LayerActivations, and the student's beside them), in elements.
-double block_work(const ModelConfig& m, const Options& options, double n) {
-    const double maps = options.micro_batch * layer_map_parameters(m, options);
-    const double teacher =
-        n * (3.0 * m.hidden_size + 2.0 * m.query_size() + 2.0 * m.kv_size() + m.heads + 2.0 * m.intermediate_size);
-    const double student = n * (2.0 * m.query_size() + m.heads);
-    return teacher + student + maps;
-}
-
-/// What a block's matrix products keep beside their operands: a bf16 weight widened to f32, or activations rounded to
-/// bf16.
-double product_bytes(const ModelConfig& m, const Options& options, double n) {
-    const double widest = std::max(m.intermediate_size, m.query_size());
-    if (options.dtype == "f32") return 0;
-    if (options.gemm == "f32" || options.gemm == "exact") return 4 * widest * m.hidden_size;
-    return 2 * n * widest;
-}
-
 double stream_memory(const Plan& plan, const Options& options, const Shape& shape) {
-    const ModelConfig& m = plan.model;
-    const double n = static_cast<double>(options.micro_batch) * plan.length;
-    const double weight_bytes = plan.weight_bytes / plan.parameters;
-    const double weights = shape.layers_per_rank * plan.layer_parameters * weight_bytes;
-    const double maps = layer_map_parameters(m, options);
-    const double trained = shape.layers_per_rank * maps * (trained_bytes + (options.validation > 0 ? best_bytes : 0)) +
-                           shape.block_layers * maps * checkpoint_bytes;
-    const double row = n * m.hidden_size * stream_bytes;
-    const double under_way = shape.pipeline_ranks > 1 ? StageLink::most_under_way * row : 0;
-    const double work =
-        shape.blocks_per_rank * (block_work(m, options, n) * stream_bytes + product_bytes(m, options, n));
-    return program_bytes + weights + trained + work + row + under_way;
+    const TransferMemory arrays = transfer_memory(plan, options, shape.layers_per_rank, shape.blocks_per_rank);
+    const double maps = layer_map_parameters(plan.model, options);
+    const double best = options.validation > 0 ? shape.layers_per_rank * maps * best_bytes : 0;
+    const double checkpoint = shape.block_layers * maps * checkpoint_bytes;
+    const double under_way = shape.pipeline_ranks > 1 ? StageLink::most_under_way * arrays.stream : 0;
+    return program_bytes + arrays.total() + best + checkpoint + under_way;
 }
 
 /// Micro-batches of the most loaded pipeline, whose number of sequences in a batch may not be the others'.

@@ -15,6 +15,9 @@
 
 namespace lolcats {
 
+/// The type frozen matrices and the residual stream are kept in.
+enum class Storage { full, bf16 };
+
 /// Frozen weights of one decoder layer.
 template <class Real>
 struct LayerWeights {

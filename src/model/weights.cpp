@@ -99,6 +99,15 @@ LayerWeights<Real> load_layer(const WeightSource& source, const ModelConfig& con
 }
 
 template <class Real>
+std::vector<LayerWeights<Real>> load_layers(const WeightSource& source, const ModelConfig& config, Range layers,
+                                            Storage storage) {
+    std::vector<LayerWeights<Real>> weights;
+    for (int layer = layers.begin; layer < layers.end; ++layer)
+        weights.push_back(load_layer<Real>(source, config, layer, storage));
+    return weights;
+}
+
+template <class Real>
 HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& config, Storage storage) {
     const std::string name = config.tie_word_embeddings ? embedding_name : "lm_head.weight";
     const std::string stem = name.substr(0, name.size() - std::string(".weight").size());
@@ -129,6 +138,8 @@ void embed(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage 
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
     template LayerWeights<Real> load_layer<Real>(const WeightSource&, const ModelConfig&, int, Storage);               \
+    template std::vector<LayerWeights<Real>> load_layers<Real>(const WeightSource&, const ModelConfig&, Range,         \
+                                                               Storage);                                               \
     template HeadWeights<Real> load_head<Real>(const WeightSource&, const ModelConfig&, Storage);                      \
     template void embed<Real>(const io::Checkpoint&, const ModelConfig&, Storage, std::span<const std::int32_t>,       \
                               const Matrix<Real>&);

@@ -2,14 +2,13 @@
 /// Frozen weights: a rank has only the layers it owns, and reads them or gets them from one that does.
 #include "io/checkpoint.hpp"
 #include "lolcats/model.hpp"
+#include "src/block_layout.hpp"
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 namespace lolcats {
-
-/// The type frozen matrices are kept in.
-enum class Storage { full, bf16 };
 
 /// Throws Error for a name other than f32 and bf16.
 Storage storage_type(const std::string& dtype);
@@ -40,6 +39,11 @@ struct WeightSource {
 /// Collective over the ranks that share the source, as is load_head.
 template <class Real>
 LayerWeights<Real> load_layer(const WeightSource& source, const ModelConfig& config, int layer, Storage storage);
+
+/// Those of consecutive layers, in order.
+template <class Real>
+std::vector<LayerWeights<Real>> load_layers(const WeightSource& source, const ModelConfig& config, Range layers,
+                                            Storage storage);
 
 template <class Real>
 HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& config, Storage storage);

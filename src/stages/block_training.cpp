@@ -83,8 +83,9 @@ void write_gradients(const TransferRun& run, const Communicator& world, const Fi
 BlockTraining::BlockTraining(const TransferRun& run, int block, bool finished, ArrayCommunicator& group,
                              Interrupt& interrupt, TimeSplit& time)
     : run_(run), index_(block), arrays_(group), group_(group.control()), time_(time), progress_(run.options, 1e-2),
-      block_(ReplicaWeights(run.options, run.input, group).source(), run.input.config, run.form, run.tied,
-             run.input.storage, run.arithmetic, run.input.layout.layers_of(block),
+      block_(load_layers<float>(ReplicaWeights(run.options, run.input, group).source(), run.input.config,
+                                run.input.layout.layers_of(block), run.input.storage),
+             run.input.config, run.form, run.tied, run.input.storage, run.arithmetic, run.input.layout.layers_of(block),
              run.input.shape(run.options.micro_batch), {run.options.mse_factor, run.options.xent_factor}),
       checkpoints_(run.options,
                    {state_directory(run.options, block), run.identity, run.input.layout, group.rank() == 0}, group_,

@@ -36,8 +36,7 @@ ModelStage::ModelStage(const Options& options, const RunInput& input, const Mesh
 }
 
 void ModelStage::load_weights(const WeightSource& source) {
-    for (int layer = layers_.begin; layer < layers_.end; ++layer)
-        weights_.push_back(load_layer<float>(source, input_.config, layer, input_.storage));
+    weights_ = load_layers<float>(source, input_.config, layers_, input_.storage);
     if (link_.is_last()) head_.emplace(input_.config, load_head<float>(source, input_.config, input_.storage), gemm_);
 }
 
@@ -59,6 +58,7 @@ void ModelStage::bind_parameters() {
         if (adaptation_.train_students) adapted.student_gradients = students_->gradients(layer);
         if (adapter_) adapted.lora = adapter_->layer(layer);
     }
+    training_.emplace(*decoder_, weights_, adapted_);
 }
 
 Matrix<float> ModelStage::receive_input(const Sequences& sequences) {
@@ -70,11 +70,10 @@ Matrix<float> ModelStage::receive_input(const Sequences& sequences) {
     return x;
 }
 
-void ModelStage::run_layer(const AttentionShape& shape, int layer, const DropoutStreams& streams,
-                           const Matrix<float>& x) {
+void ModelStage::run_layer(const AttentionShape& shape, int layer, const Matrix<float>& x) {
     const auto& weights = weights_[layer - layers_.begin];
     if (decoder_)
-        decoder_->forward(shape, weights, adapted_[layer - layers_.begin], streams, x);
+        decoder_->forward(shape, weights, adapted_[layer - layers_.begin], {}, x);
     else
         teacher_layer({input_.config, rope_, gemm_}, shape, weights, for_shape(teacher_activations_, shape), x);
 }
@@ -99,26 +98,13 @@ void ModelStage::read_shifted_labels(const Sequences& sequences) const {
 CrossEntropySum ModelStage::evaluate(const Sequences& sequences, const LmHead<float>::LogitsVisitor& visit) {
     const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
     const Matrix<float> x = receive_input(sequences);
-    for (int layer = layers_.begin; layer < layers_.end; ++layer) run_layer(shape, layer, {}, x);
+    for (int layer = layers_.begin; layer < layers_.end; ++layer) run_layer(shape, layer, x);
     if (!link_.is_last()) {
         link_.send_forward(x);
         return {};
     }
     read_shifted_labels(sequences);
     return head_->loss(x, first(labels_, shape.rows()), first(predicted_, shape.rows()), visit);
-}
-
-ModelStage::InFlight ModelStage::take_slot() {
-    if (free_slots_.empty()) {
-        InFlight slot;
-        for (int layer = layers_.begin; layer < layers_.end; ++layer)
-            slot.inputs.emplace_back(uninitialized("layer_input"), x_.extent(0), x_.extent(1));
-        slot.gradient = Matrix<float>(uninitialized("residual_gradient"), x_.extent(0), x_.extent(1));
-        return slot;
-    }
-    InFlight slot = std::move(free_slots_.back());
-    free_slots_.pop_back();
-    return slot;
 }
 
 DropoutStreams ModelStage::streams(const Sequences& sequences,
@@ -131,16 +117,13 @@ DropoutStreams ModelStage::streams(const Sequences& sequences,
 CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, float scale,
                                   const std::function<std::uint64_t(std::int64_t)>& stream) {
     CrossEntropySum total;
-    std::vector<InFlight> flights(micro_batches.size());
+    std::vector<AdaptedStage::InFlight> flights(micro_batches.size());
     const auto forward = [&](int i) {
         const Sequences& sequences = micro_batches[i];
         const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
-        flights[i] = take_slot();
+        flights[i] = training_->take(x_.extent(0), x_.extent(1));
         const Matrix<float> x = receive_input(sequences);
-        for (int layer = layers_.begin; layer < layers_.end; ++layer) {
-            Kokkos::deep_copy(Execution(), first_rows(flights[i].inputs[layer - layers_.begin], shape.rows()), x);
-            run_layer(shape, layer, streams(sequences, stream), x);
-        }
+        training_->forward(shape, streams(sequences, stream), x, flights[i]);
         if (!link_.is_last()) return link_.send_forward(x);
         read_shifted_labels(sequences);
         const auto sum =
@@ -154,12 +137,9 @@ CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, f
         const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
         const Matrix<float> dx = first_rows(flights[i].gradient, shape.rows());
         if (!link_.is_last()) link_.receive_backward(dx);
-        for (int layer = layers_.end - 1; layer >= layers_.begin; --layer)
-            decoder_->backward(shape, weights_[layer - layers_.begin], adapted_[layer - layers_.begin],
-                               streams(sequences, stream),
-                               first_rows(flights[i].inputs[layer - layers_.begin], shape.rows()), dx);
+        training_->backward(shape, streams(sequences, stream), flights[i], dx);
         if (!link_.is_first()) link_.send_backward(dx);
-        free_slots_.push_back(std::move(flights[i]));
+        training_->give_back(std::move(flights[i]));
     };
     run_one_forward_one_backward(link_.stage(), link_.stages(), static_cast<int>(micro_batches.size()), forward,
                                  backward);

@@ -2,6 +2,7 @@
 /// One rank's consecutive layers of the model, as teacher or adapted, with the token embedding on the first pipeline
 /// stage and the loss on the last.
 #include "src/comm/stage_link.hpp"
+#include "src/model/adapted_stage.hpp"
 #include "src/model/adapter.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/model/lm_head.hpp"
@@ -51,19 +52,12 @@ public:
                           const std::function<std::uint64_t(std::int64_t)>& stream);
 
 private:
-    /// A micro-batch between its forward and its backward pass.
-    struct InFlight {
-        std::vector<Matrix<float>> inputs; ///< [n, D] entering each layer
-        Matrix<float> gradient;            ///< last stage: [n, D], gradient of what left the last layer
-    };
-
     void load_weights(const WeightSource& source);
     [[nodiscard]] DropoutStreams streams(const Sequences& sequences,
                                          const std::function<std::uint64_t(std::int64_t)>& stream) const;
     Matrix<float> receive_input(const Sequences& sequences);
-    void run_layer(const AttentionShape& shape, int layer, const DropoutStreams& streams, const Matrix<float>& x);
+    void run_layer(const AttentionShape& shape, int layer, const Matrix<float>& x);
     void read_shifted_labels(const Sequences& sequences) const;
-    InFlight take_slot();
     [[nodiscard]] Vector<std::int32_t> first(const Vector<std::int32_t>& all, int rows) const;
 
     const RunInput& input_;
@@ -82,11 +76,11 @@ private:
     std::optional<Adapter> adapter_;
     std::vector<AdaptedLayer<float>> adapted_;
     std::optional<AdaptedDecoder<float>> decoder_;
+    std::optional<AdaptedStage> training_; ///< once parameters are bound
     LayerActivations<float> teacher_activations_;
     Matrix<float> x_;
     Vector<std::int32_t> labels_;
     Vector<std::int32_t> predicted_;
-    std::vector<InFlight> free_slots_;
 };
 
 } // namespace lolcats

@@ -6,18 +6,16 @@
 
 namespace lolcats {
 
-TransferBlock::TransferBlock(const WeightSource& source, const ModelConfig& config, const StudentForm& form, bool tied,
-                             Storage storage, Arithmetic arithmetic, Range layers, const AttentionShape& largest,
-                             const TransferLoss& loss)
+TransferBlock::TransferBlock(std::vector<LayerWeights<float>> weights, const ModelConfig& config,
+                             const StudentForm& form, bool tied, Storage storage, Arithmetic arithmetic, Range layers,
+                             const AttentionShape& largest, const TransferLoss& loss)
     : config_(config), form_(form), storage_(storage), layers_(layers), loss_(loss), gemm_(arithmetic),
-      rope_(config, largest.length), students_(config, form, layers, tied, parameters_), activations_(config, largest),
-      student_y_(uninitialized("student_y"), largest.rows(), config.query_size()),
+      rope_(config, largest.length), weights_(std::move(weights)), students_(config, form, layers, tied, parameters_),
+      activations_(config, largest), student_y_(uninitialized("student_y"), largest.rows(), config.query_size()),
       normalizer_(uninitialized("normalizer"), largest.batch * largest.heads, largest.length),
       dy_(uninitialized("dy"), largest.rows(), config.query_size()),
       partial_(largest.batch * largest.heads, config.head_dim * form.feature_dim) {
     parameters_.allocate(true);
-    for (int layer = layers.begin; layer < layers.end; ++layer)
-        weights_.push_back(load_layer<float>(source, config, layer, storage));
 }
 
 void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train, bool hands_on,

@@ -5,7 +5,6 @@
 #include "src/block_layout.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/model/students.hpp"
-#include "src/model/weights.hpp"
 #include "src/train/parameters.hpp"
 
 #include <vector>
@@ -21,8 +20,9 @@ struct TransferLoss {
 
 class TransferBlock {
 public:
-    TransferBlock(const WeightSource& source, const ModelConfig& config, const StudentForm& form, bool tied,
-                  Storage storage, Arithmetic arithmetic, Range layers, const AttentionShape& largest,
+    /// weights: of `layers`, in order, kept in the type `storage`. No micro-batch may exceed `largest`.
+    TransferBlock(std::vector<LayerWeights<float>> weights, const ModelConfig& config, const StudentForm& form,
+                  bool tied, Storage storage, Arithmetic arithmetic, Range layers, const AttentionShape& largest,
                   const TransferLoss& loss);
 
     [[nodiscard]] ParameterSet& parameters() { return parameters_; }

@@ -9,6 +9,7 @@
 #include "kernels/cuda/attention.hpp"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
+#include "tools/bench/attention_work.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -160,32 +161,6 @@ Peaks measure_peaks(const cudaDeviceProp& device, int repeats) {
     return {products * 2 * 16 * 8 * 16 / product_time, 2.0 * static_cast<double>(from.bytes()) / copy_time};
 }
 
-/// What the mathematics asks for, by head and sequence.
-struct Work {
-    double teacher = 0; ///< FLOP
-    double forward = 0; ///< FLOP of the student
-    double maps = 0;    ///< FLOP of the student's backward pass for maps and g
-    double inputs = 0;  ///< and for q, k and v
-};
-
-Work work_of(const AttentionShape& s, const StudentForm& form) {
-    const double d = s.head_dim;
-    const double f = form.feature_dim;
-    const double p = features(form.map, form.feature_dim);
-    const double w = form.window;
-    const double n = s.length;
-    const double pairs = n * (n + 1) / 2;
-    const double window_pairs = form.near == NearKeys::none ? 0 : form.near == NearKeys::terrace ? n * 1.5 * w : n * w;
-    const double near = std::min(pairs, window_pairs);
-    const double local_far = form.near == NearKeys::terrace ? 0 : std::min(pairs - near, n * w / 2);
-    Work work;
-    work.teacher = 4 * d * pairs;
-    work.forward = 2 * n * 2 * d * f + 4 * d * near + 2 * (p + d) * local_far + 4 * n * p * d;
-    work.maps = 2 * n * 4 * d * f + 2 * n * 2 * d * f + 8 * n * p * d + 4 * (p + d) * local_far;
-    work.inputs = work.maps + 2 * n * 2 * d * f + 10 * d * near + 2 * n * p * d + 2 * (p + d) * local_far;
-    return work;
-}
-
 /// All arrays of one length, and the calls to be timed.
 struct Bench {
     AttentionShape shape;
@@ -244,7 +219,7 @@ struct Report {
 
     void length(const Bench& bench) const {
         const AttentionShape& s = bench.shape;
-        const Work work = work_of(s, bench.form);
+        const AttentionWork work = attention_work(s, bench.form);
         const auto heads = static_cast<double>(bench.heads);
         const auto in_out = static_cast<double>(bench.q.bytes() + bench.k.bytes() + bench.v.bytes());
         const auto wide = static_cast<double>(bench.q.bytes());

@@ -1,0 +1,32 @@
+#include "src/model/adapted_stage.hpp"
+
+namespace lolcats {
+
+AdaptedStage::InFlight AdaptedStage::take(std::size_t rows, std::size_t width) {
+    if (free_.empty()) {
+        InFlight flight;
+        for (std::size_t i = 0; i < weights_.size(); ++i)
+            flight.inputs.emplace_back(uninitialized("layer_input"), rows, width);
+        flight.gradient = Matrix<float>(uninitialized("residual_gradient"), rows, width);
+        return flight;
+    }
+    InFlight flight = std::move(free_.back());
+    free_.pop_back();
+    return flight;
+}
+
+void AdaptedStage::forward(const AttentionShape& shape, const DropoutStreams& streams, const Matrix<float>& x,
+                           const InFlight& flight) {
+    for (std::size_t i = 0; i < weights_.size(); ++i) {
+        Kokkos::deep_copy(Execution(), first_rows(flight.inputs[i], shape.rows()), x);
+        decoder_.forward(shape, weights_[i], layers_[i], streams, x);
+    }
+}
+
+void AdaptedStage::backward(const AttentionShape& shape, const DropoutStreams& streams, const InFlight& flight,
+                            const Matrix<float>& dx) {
+    for (std::size_t i = weights_.size(); i-- > 0;)
+        decoder_.backward(shape, weights_[i], layers_[i], streams, first_rows(flight.inputs[i], shape.rows()), dx);
+}
+
+} // namespace lolcats

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""The benchmark of a block (tools/bench/block_405b) on a small shape: its figures agree with one another, with
+lolcats_plan's arithmetic, and with the arrays it allocates."""
+import json
+import subprocess
+import unittest
+
+import support
+
+SHAPE = {"model-layers": 6, "layers": 2, "width": 256, "intermediate": 512, "heads": 8, "kv-heads": 2, "head-dim": 32,
+         "vocabulary": 512, "length": 256, "batch-size": 4, "micro-batch": 2, "steps": 3, "square": 256}
+
+
+def per_token(layers):
+    """lolcats_plan's FLOP of a token's matrix products."""
+    d, q, kv, f = 256, 256, 64, 512
+    return layers * 2 * (d * q + 2 * d * kv + q * d + 3 * d * f)
+
+
+class BlockBenchmark(support.TestCase):
+    def measure(self, **settings):
+        command = [str(support.BIN / "block_405b"), "--json", str(self.path("figures.json"))]
+        for name, value in {**SHAPE, **settings}.items():
+            command += [f"--{name}", str(value)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(self.path("figures.json").read_text(encoding="utf-8"), parse_constant=support.refuse_constant)
+
+    def assert_split_adds_up(self, figures):
+        """What is timed inside a step is all of it."""
+        total = sum(kernel["seconds"] for kernel in figures["kernels"].values())
+        self.assertAlmostEqual(total / figures["split_seconds_a_step"], 1, delta=0.02)
+
+    def assert_memory_is_foretold(self, figures):
+        self.assertAlmostEqual(figures["array_bytes"] / figures["predicted_bytes"], 1, delta=0.05)
+
+    def test_attention_transfer(self):
+        figures = self.measure(stage="transfer")
+        self.assertEqual(figures["tokens_a_step"], 4 * 256)
+        self.assertEqual(figures["plan_flops_per_token"], per_token(2))
+        self.assertEqual(figures["product_flops_per_token"], per_token(2))
+        self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * 2 * 7)
+        self.assertEqual(figures["kernels"]["softmax_attention"]["calls"], 2 * 2)
+        self.assertEqual(figures["stages"], 3)
+        self.assertGreater(figures["fraction_of_peak"], 0)
+        self.assert_split_adds_up(figures)
+        self.assert_memory_is_foretold(figures)
+
+    def test_low_rank_stage(self):
+        figures = self.measure(stage="lora", **{"lora-dropout": 0.5})
+        self.assertEqual(figures["plan_flops_per_token"], 3 * per_token(2))
+        # The down projection is not recomputed.
+        self.assertEqual(figures["product_flops_per_token"], 3 * per_token(2) - 2 * 2 * 256 * 512)
+        self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * 2 * (7 + 6 + 7))
+        # A pipeline of 3 stages and 2 micro-batches waits for 2 of every 4 of them.
+        self.assertAlmostEqual(figures["bubble"], 0.5)
+        self.assert_split_adds_up(figures)
+        self.assert_memory_is_foretold(figures)
+
+    def test_impossible_settings_are_refused(self):
+        done = subprocess.run([str(support.BIN / "block_405b"), "--model", "8b", "--layers", "33"], capture_output=True,
+                              text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--layers 33", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

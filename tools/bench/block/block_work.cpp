@@ -1,0 +1,183 @@
+#include "tools/bench/block/block_work.hpp"
+
+#include "tools/bench/attention_work.hpp"
+
+#include <set>
+#include <vector>
+
+namespace lolcats::bench {
+
+namespace {
+
+constexpr double f32 = 4;
+constexpr double f64 = 8;
+constexpr double bf16 = 2;
+
+struct Projection {
+    double outputs, inputs;
+    bool adds; ///< to what is there
+};
+
+/// One micro-batch through one layer.
+class LayerWork {
+public:
+    LayerWork(const Settings& settings, const StudentForm& form, Arithmetic arithmetic)
+        : m_(settings.model), form_(form), half_(arithmetic == Arithmetic::bf16), batch_(settings.options.micro_batch),
+          n_(static_cast<double>(settings.options.micro_batch) * settings.length()), width_(m_.hidden_size),
+          query_(m_.query_size()), kv_(m_.kv_size()), wide_(m_.intermediate_size),
+          attention_(attention_work({batch_, settings.length(), m_.heads, m_.kv_heads, m_.head_dim}, form)) {}
+
+    [[nodiscard]] std::vector<Projection> attention_projections() const {
+        return {{query_, width_, false}, {kv_, width_, false}, {kv_, width_, false}, {width_, query_, true}};
+    }
+    [[nodiscard]] std::vector<Projection> mlp_in() const { return {{wide_, width_, false}, {wide_, width_, false}}; }
+    [[nodiscard]] std::vector<Projection> mlp_out() const { return {{width_, wide_, true}}; }
+
+    void add(const std::string& name, double flops, double bytes) { works_[name] += Work{flops, bytes}; }
+
+    /// x W^T, or with `backward` dy W, and the rounding of x or the widening of W before it.
+    void add_products(const std::vector<Projection>& projections, bool backward = false) {
+        for (const Projection& p : projections) {
+            const double in = backward ? p.outputs : p.inputs;
+            const double out = backward ? p.inputs : p.outputs;
+            const double factor = half_ ? bf16 : f32;
+            add("weight_products", 2 * n_ * in * out,
+                factor * (n_ * in + in * out) + f32 * n_ * out * (p.adds && !backward ? 2 : 1));
+            if (half_)
+                add("round_to_bf16", 0, (f32 + bf16) * n_ * in);
+            else
+                add("widen_bf16", 0, (f32 + bf16) * in * out);
+        }
+    }
+
+    /// `n` x D in and out, so many arrays each.
+    void add_rows(const std::string& name, double width, double arrays) { add(name, 0, f32 * n_ * width * arrays); }
+
+    void teacher() {
+        const double heads = m_.heads * batch_;
+        add("softmax_attention", heads * attention_.teacher, f32 * n_ * (2 * query_ + 2 * kv_ + m_.heads));
+    }
+    /// `arrays` of [n, H d] besides q and y.
+    void student(double arrays) {
+        add("student_attention", m_.heads * batch_ * attention_.forward,
+            f32 * n_ * ((2 + arrays) * query_ + 2 * kv_ + m_.heads));
+    }
+    void student_backward(bool inputs) {
+        const double gradients = inputs ? 3 * query_ : 0;
+        add("student_attention_backward", m_.heads * batch_ * (inputs ? attention_.inputs : attention_.maps),
+            f32 * n_ * (3 * query_ + 2 * kv_ + m_.heads + gradients) + 2 * f32 * map_gradients());
+    }
+    [[nodiscard]] double map_gradients() const { return batch_ * 2.0 * m_.heads * m_.head_dim * form_.feature_dim; }
+
+    /// y += s x A^T B^T of the attention's projections, dropout included.
+    void low_rank_forward(double rank, double dropout) {
+        for (const Projection& p : attention_projections()) {
+            add("array_products", 2 * n_ * rank * (p.inputs + p.outputs), f32 * n_ * (p.inputs + 2 * p.outputs));
+            if (dropout > 0) add("dropout", 0, 2 * f32 * n_ * p.inputs);
+        }
+    }
+    /// dA, dB and dx, after x A^T once more.
+    void low_rank_backward(double rank, double dropout) {
+        for (const Projection& p : attention_projections()) {
+            add("array_products", 2 * n_ * rank * (3 * p.inputs + 2 * p.outputs),
+                f32 * n_ * (2 * p.outputs + 2 * p.inputs + (dropout > 0 ? 1 : 2) * p.inputs));
+            if (dropout > 0) {
+                add("dropout", 0, 4 * f32 * n_ * p.inputs);
+                add("add", 0, 3 * f32 * n_ * p.inputs);
+            }
+            add("add_to", 0, (f32 + 2 * f64) * rank * (p.inputs + p.outputs));
+        }
+    }
+
+    [[nodiscard]] double width() const { return width_; }
+    [[nodiscard]] double query() const { return query_; }
+    [[nodiscard]] double kv() const { return kv_; }
+    [[nodiscard]] double wide() const { return wide_; }
+    [[nodiscard]] Works& works() { return works_; }
+
+private:
+    ModelConfig m_;
+    StudentForm form_;
+    bool half_;
+    int batch_;
+    double n_, width_, query_, kv_, wide_;
+    AttentionWork attention_; ///< of one head and sequence
+    Works works_;
+};
+
+Works repeat(const Works& works, double times) {
+    Works all;
+    for (const auto& [name, work] : works) all[name] = work * times;
+    return all;
+}
+
+/// AdamW reads gradient, moments and value and writes three of them back.
+void add_optimizer(Works& works, double parameters) {
+    works["adamw"] += {12 * parameters, (f64 + 6 * f32) * parameters};
+    works["gradient_norm"] += {2 * parameters, f64 * parameters};
+}
+
+} // namespace
+
+Works transfer_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic, double parameters) {
+    LayerWork w(settings, form, arithmetic);
+    w.add_products(w.attention_projections());
+    w.add_products(w.mlp_in());
+    w.add_products(w.mlp_out());
+    w.teacher();
+    w.student(2); // the teacher's output and dy
+    w.student_backward(false);
+    w.add_rows("rms_norm", w.width(), 4);
+    w.add_rows("rotate", w.query() + w.kv(), 2);
+    w.add_rows("swiglu", w.wide(), 3);
+    w.add_rows("round_to_bf16", w.width(), 2); // the residual stream
+    w.add_rows("copy", w.width(), 4);
+    w.add("copy", 0, f32 * w.map_gradients());
+    w.add("add_over_batch", 0, f32 * w.map_gradients() + 2 * f64 * w.map_gradients() / settings.options.micro_batch);
+    Works works = repeat(w.works(), static_cast<double>(settings.layers) * settings.micro_batches());
+    add_optimizer(works, parameters);
+    return works;
+}
+
+Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic, double parameters) {
+    const double rank = settings.options.lora_rank;
+    const double dropout = settings.options.lora_dropout;
+    LayerWork w(settings, form, arithmetic);
+    for (int pass = 0; pass < 2; ++pass) { // forward and recomputation
+        w.add_products(w.attention_projections());
+        w.add_products(w.mlp_in());
+        w.low_rank_forward(rank, dropout);
+        w.student(0);
+    }
+    w.add_products(w.mlp_out()); // not recomputed
+    w.add_products(w.mlp_out(), true);
+    w.add_products(w.mlp_in(), true);
+    w.add_products(w.attention_projections(), true);
+    w.low_rank_backward(rank, dropout);
+    w.student_backward(true);
+    w.add_rows("rms_norm", w.width(), 8);
+    w.add_rows("rms_norm_backward", w.width(), 8);
+    w.add_rows("rotate", w.query() + w.kv(), 6);
+    w.add_rows("swiglu", w.wide(), 3);
+    w.add_rows("swiglu_backward", w.wide(), 5);
+    w.add_rows("sum_head_groups", w.query() + w.kv(), 2);
+    w.add_rows("copy", w.width(), 12);
+    w.add("copy", 0, f32 * w.map_gradients());
+    Works works = repeat(w.works(), static_cast<double>(settings.layers) * settings.micro_batches());
+    add_optimizer(works, parameters);
+    return works;
+}
+
+std::string class_of(const std::string& name) {
+    if (name == "weight_products") return "matrix products";
+    if (name == "array_products") return "low-rank products";
+    if (name == "softmax_attention") return "teacher attention";
+    if (name == "student_attention") return "student forward";
+    if (name == "student_attention_backward") return "student backward";
+    if (name == "attention_cross_entropy") return "student cross-entropy";
+    if (name == "adamw" || name == "gradient_norm") return "optimizer";
+    if (name == "host") return "other (host, launches)";
+    return "elementwise, norm, rope";
+}
+
+} // namespace lolcats::bench

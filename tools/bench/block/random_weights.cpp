@@ -1,0 +1,73 @@
+#include "tools/bench/block/random_weights.hpp"
+
+#include "kernels/dropout.hpp"
+
+#include <cmath>
+
+namespace lolcats::bench {
+
+namespace {
+
+/// Uniform in [-1, 1).
+KOKKOS_INLINE_FUNCTION float uniform(std::uint64_t stream, std::size_t index) {
+    return static_cast<float>(static_cast<double>(mix_bits(stream + index) >> 11) * 0x1.0p-52 - 1.0);
+}
+
+Vector<float> ones(int size) {
+    Vector<float> vector(uninitialized("norm"), size);
+    Kokkos::deep_copy(vector, 1.0F);
+    return vector;
+}
+
+} // namespace
+
+void fill(const Matrix<BFloat16>& matrix, double scale, std::uint64_t stream) {
+    BFloat16* out = matrix.data();
+    const auto bound = static_cast<float>(scale * std::sqrt(3.0));
+    const std::uint64_t start = mix_bits(stream);
+    Kokkos::parallel_for(
+        "random_weights", Kokkos::RangePolicy<Execution, Kokkos::IndexType<std::int64_t>>(0, matrix.size()),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = to_bfloat16(bound * uniform(start, static_cast<std::size_t>(i))); });
+}
+
+void fill(const Matrix<float>& matrix, double scale, std::uint64_t stream) {
+    float* out = matrix.data();
+    const auto bound = static_cast<float>(scale * std::sqrt(3.0));
+    const std::uint64_t start = mix_bits(stream);
+    Kokkos::parallel_for(
+        "random_inputs", Kokkos::RangePolicy<Execution, Kokkos::IndexType<std::int64_t>>(0, matrix.size()),
+        KOKKOS_LAMBDA(std::int64_t i) {
+            out[i] = to_float(to_bfloat16(bound * uniform(start, static_cast<std::size_t>(i))));
+        });
+}
+
+Weight<float> random_weight(int outputs, int inputs, std::uint64_t stream) {
+    Weight<float> weight;
+    weight.half = Matrix<BFloat16>(uninitialized("weight"), outputs, inputs);
+    fill(weight.half, 1 / std::sqrt(static_cast<double>(inputs)), stream);
+    return weight;
+}
+
+std::vector<LayerWeights<float>> random_layers(const ModelConfig& m, int layers) {
+    std::vector<LayerWeights<float>> all;
+    for (int layer = 0; layer < layers; ++layer) {
+        std::uint64_t stream = 16 * static_cast<std::uint64_t>(layer);
+        const auto weight = [&](int outputs, int inputs) { return random_weight(outputs, inputs, stream++); };
+        all.push_back({.input_norm = ones(m.hidden_size),
+                       .post_attention_norm = ones(m.hidden_size),
+                       .q = weight(m.query_size(), m.hidden_size),
+                       .k = weight(m.kv_size(), m.hidden_size),
+                       .v = weight(m.kv_size(), m.hidden_size),
+                       .o = weight(m.hidden_size, m.query_size()),
+                       .gate = weight(m.intermediate_size, m.hidden_size),
+                       .up = weight(m.intermediate_size, m.hidden_size),
+                       .down = weight(m.hidden_size, m.intermediate_size)});
+    }
+    return all;
+}
+
+HeadWeights<float> random_head(const ModelConfig& model) {
+    return {ones(model.hidden_size), random_weight(model.vocab_size, model.hidden_size, ~std::uint64_t{0})};
+}
+
+} // namespace lolcats::bench

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Everything that is to be seen on a GPU, in order, into one file. A check that fails does not stop the others; the status
+# says whether any did.
+#   gpu_checks.sh RESULTS [PART...]     parts: tests block models attention sanitizer       (default: all, in this order)
+# Run it where tools/build_gpu_checks.sh put it and the programs. LOLCATS_CUBLAS names the directory of libcublasLt if it is
+# not found. docs/gpu_checks.md says how long each part takes.
+set -uo pipefail
+results=$(realpath -m "${1:?usage: gpu_checks.sh RESULTS [PART...]}")
+shift
+here=$(cd "$(dirname "$0")" && pwd)
+failed=0
+
+log() { echo "$*" | tee -a "$results"; }
+
+# check SECONDS COMMAND...: runs it with that limit.
+check() {
+    local limit=$1 start=$SECONDS status
+    shift
+    log "" && log "\$ ${*/#$here\//}"
+    timeout "$limit" "$@" 2>&1 | tee -a "$results"
+    status=${PIPESTATUS[0]}
+    log "# status $status, $((SECONDS - start)) s"
+    [ "$status" -eq 0 ] || failed=1
+}
+
+# The directory of the library that the programs ask for: CUDA's own, or a Python package's.
+find_cublas() {
+    local wanted directory
+    wanted=$(ldd "$here/block_405b" | awk '/libcublasLt/ { print $1 }')
+    [ -n "$wanted" ] || return 0
+    ! ldd "$here/block_405b" | grep -q "$wanted => /" || return 0
+    for directory in "${LOLCATS_CUBLAS:-}" /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib \
+        $(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null)/nvidia/*/lib; do
+        if [ -e "$directory/$wanted" ]; then
+            export LD_LIBRARY_PATH=$directory${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+            log "# $wanted from $directory"
+            return 0
+        fi
+    done
+    log "# $wanted is not found: set LOLCATS_CUBLAS to its directory"
+    exit 1
+}
+
+tests() {
+    check 120 "$here/test_cuda_kernels"
+    check 240 "$here/test_kernels"
+}
+
+block() {
+    check 120 "$here/block_405b" --stage transfer
+    check 120 "$here/block_405b" --stage transfer --micro-batch 4
+    check 180 "$here/block_405b" --stage lora --steps 1
+    check 180 "$here/block_405b" --stage lora --steps 1 --micro-batch 2
+}
+
+models() {
+    check 60 "$here/block_405b" --model 8b --stage transfer
+    check 60 "$here/block_405b" --model 8b --stage transfer --micro-batch 8
+    check 60 "$here/block_405b" --model 8b --stage lora
+    check 60 "$here/block_405b" --model 8b --stage lora --micro-batch 8
+    check 60 "$here/block_405b" --model 70b --stage transfer --micro-batch 4
+}
+
+attention() {
+    check 120 "$here/attention_cuda" heads=32
+    check 60 "$here/attention_cuda" heads=32 near=sliding longest=16384
+    check 60 "$here/attention_cuda" heads=32 head_dim=64 feature_dim=32 longest=16384
+    check 60 "$here/attention_cuda" heads=128 longest=16384
+    if python3 -c 'import torch' 2>/dev/null; then
+        check 180 python3 "$here/attention_torch.py"
+    else
+        log "# no PyTorch here: attention_torch.py is left out"
+    fi
+}
+
+sanitizer() {
+    if ! command -v compute-sanitizer >/dev/null; then
+        log "# no compute-sanitizer here"
+        failed=1
+        return
+    fi
+    check 240 compute-sanitizer --tool memcheck --error-exitcode 9 "$here/test_cuda_kernels"
+    check 240 compute-sanitizer --tool racecheck --error-exitcode 9 "$here/test_cuda_kernels"
+}
+
+PATH=$PATH:/usr/local/cuda/bin
+log "# $(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) cores"
+find_cublas
+check 20 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv
+for part in "${@:-tests block models attention sanitizer}"; do
+    for name in $part; do
+        case $name in
+            tests | block | models | attention | sanitizer) "$name" ;;
+            *) log "# $name is no part: use tests, block, models, attention or sanitizer" && failed=1 ;;
+        esac
+    done
+done
+log "# $([ $failed -eq 0 ] && echo 'all passed' || echo 'something failed'), $SECONDS s in all"
+exit $failed

@@ -1,0 +1,11 @@
+# Programs that are carried to another machine, which has a driver or oneDNN and little else: what can be is linked in.
+add_link_options(-static-libstdc++ -static-libgcc)
+set(CMAKE_BUILD_RPATH "\$ORIGIN")
+foreach(library IN ITEMS gomp xxhash)
+  execute_process(COMMAND c++ -print-file-name=lib${library}.a OUTPUT_VARIABLE archive OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(EXISTS ${archive})
+    set(ARCHIVE_${library} ${archive})
+  endif()
+endforeach()
+set(OpenMP_gomp_LIBRARY ${ARCHIVE_gomp} CACHE FILEPATH "OpenMP's library")
+set(XXHASH_LIBRARY ${ARCHIVE_xxhash} CACHE FILEPATH "xxHash")
