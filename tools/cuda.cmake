@@ -18,6 +18,10 @@ foreach(kind STANDARD EXTENSION)
   endif()
 endforeach()
 find_package(CUDAToolkit REQUIRED)
+if(LOLCATS_KERNELS_ONLY AND TARGET CUDA::cudart_static) # Kokkos asks for the shared one
+  set_target_properties(CUDA::cudart PROPERTIES IMPORTED_LOCATION ${CUDA_cudart_static_LIBRARY}
+    INTERFACE_LINK_LIBRARIES "Threads::Threads;dl;rt")
+endif()
 
 # Portable kernels are compiled for the one architecture of Kokkos, and run on later ones through its PTX.
 set(CMAKE_CXX_FLAGS "${CMAKE_CXX_FLAGS} --expt-relaxed-constexpr")
