@@ -116,6 +116,10 @@ pass_warning() {
     kill -USR1 "$launcher" 2>/dev/null || true
 }
 
+# By which of its ways Slurm's PMIx plugin lets ranks wait for one another in MPI_Init. With fewer nodes than TreeWidth
+# "tree", and so the default, waits for none of another node: a message may reach a rank that is not ready, which crashes.
+export SLURM_PMIX_FENCE=ring
+
 # launch OPTIONS...: runs the command on the stage's ranks and returns its status.
 launch() {
     local command
