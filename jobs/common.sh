@@ -139,6 +139,16 @@ launch() {
     return "$status"
 }
 
+# Slurm numbers a job's steps from 0 again when it starts the job again. But a launcher of an earlier start, woken on a node
+# that was given up, ends its step by number, and a node that died keeps the step's socket: no number is used twice.
+readonly steps_a_start=2 # at most, in any stage
+skip_used_steps() {
+    local i
+    for ((i = 0; i < steps_a_start * ${SLURM_RESTART_COUNT:-0}; i++)); do
+        srun --nodes=1 --ntasks=1 --mpi=none true || say "step $i could not be skipped"
+    done
+}
+
 # Whether Slurm still takes this start of the job for the one that runs. A node that was given up does not know.
 is_current() {
     local text
@@ -190,6 +200,7 @@ evaluate() {
 run_stage() {
     local stage=$1 ranks=${stage_ranks[$1]}
     cd "$work" || die "$work: cannot be entered"
+    skip_used_steps
     case $stage in
         hidden) run_program hidden --tokens "$LOLCATS_TOKENS" --work "$work" ;;
         block) run_program block --tokens "$LOLCATS_TOKENS" --work "$work" "${block_options[@]}" ;;

@@ -17,11 +17,12 @@ cache=${LOLCATS_CACHE:-$HOME/.cache/lolcats-hpc}
 packages=(g++ cmake ninja-build git python3-pip libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libdnnl-dev
     libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
     python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format)
-[ -z "${LOLCATS_SLURM_TESTS:-}" ] || packages+=(munge slurmctld slurmd slurm-client) # the tests of the job scripts
+slurm_packages=(munge slurmctld slurmd slurm-client) # for the tests of the job scripts, which are skipped without them
 
+# install_packages PACKAGE...: those that are missing.
 install_packages() {
     local missing=()
-    for package in "${packages[@]}"; do
+    for package in "$@"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
@@ -64,7 +65,8 @@ if [ $flavour = cuda ]; then
         exit 0
     fi
 fi
-install_packages
+install_packages "${packages[@]}"
+install_packages "${slurm_packages[@]}" || echo "no tests of the job scripts: Slurm cannot be installed"
 if [ $flavour = cuda ]; then
     export Kokkos_ROOT=${LOLCATS_KOKKOS_CUDA:-$cache/kokkos-4.5.01-cuda90}
     [ -n "${LOLCATS_KOKKOS_CUDA:-}" ] || install_kokkos_cuda "$Kokkos_ROOT"

@@ -1,4 +1,4 @@
-"""A Slurm cluster of its own on this machine: munge, one controller, and nodes that are daemons on one host.
+"""A Slurm cluster of its own on this machine: munge, one controller, and nodes that are daemons with host names of their own.
 
 It lives in one directory under /dev/shm. Whatever becomes of the test, nothing is left of it: a guard, which is no
 child of the test, waits for the test's end of a pipe to close and then ends every process of the cluster, known by
@@ -38,7 +38,6 @@ SlurmdPidFile={home}/%n.pid
 SlurmctldLogFile={home}/slurmctld.log
 SlurmdLogFile={home}/%n.log
 PlugStackConfig={home}/plugstack.conf
-TaskProlog={home}/task_prolog.sh
 TaskPlugin=task/none
 ProctrackType=proctrack/linuxproc
 SwitchType=switch/none
@@ -54,7 +53,7 @@ ReturnToService=2
 SlurmctldTimeout=20
 SlurmdTimeout=10
 MessageTimeout=10
-TCPTimeout=2
+TCPTimeout=10
 KillWait=5
 UnkillableStepTimeout=600
 MinJobAge=3600
@@ -62,12 +61,8 @@ MinJobAge=3600
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
-# Nodes on one host share /dev/shm and /tmp, where ranks of one node find one another: each gets directories of its own.
-TASK_PROLOG = """#!/bin/sh
-echo "export OMPI_MCA_btl_vader_backing_directory={home}/$SLURMD_NODENAME.shm"
-echo "export OMPI_MCA_osc_sm_backing_directory={home}/$SLURMD_NODENAME.shm"
-echo "export TMPDIR={home}/$SLURMD_NODENAME.tmp"
-"""
+# MPI tells nodes apart by their host names.
+START_NODE = """hostname "$LOLCATS_NODE" && mount --bind {home}/hosts /etc/hosts && exec slurmd "$@" """
 
 
 def reason_to_skip():
@@ -79,6 +74,8 @@ def reason_to_skip():
         return "not installed: " + ", ".join(missing)
     if not os.access("/dev/shm", os.W_OK):
         return "/dev/shm cannot be written"
+    if subprocess.run(["unshare", "--uts", "--mount", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        return "nodes cannot be given host names: unshare --uts --mount is not permitted"
     return None
 
 
@@ -116,6 +113,9 @@ class Cluster:
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "OMPI_"))}
         return keep | {
             "PATH": SEARCH_PATH, "SLURM_CONF": str(self.home / "slurm.conf"), "TMPDIR": str(self.home / "tmp"),
+            # Files in it are named after the node, so that ranks of one node find one another and no others.
+            "OMPI_MCA_btl_vader_backing_directory": str(self.home / "shm"),
+            "OMPI_MCA_osc_sm_backing_directory": str(self.home / "shm"),
             "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
             "OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_rmaps_base_oversubscribe": "1",
             "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,vader,tcp", "OMPI_MCA_btl_tcp_if_include": "lo",
@@ -141,19 +141,19 @@ class Cluster:
 
     def _configure(self):
         self.home.chmod(0o755)  # munge asks for it
-        (self.home / "tmp").mkdir()
-        (self.home / "controller").mkdir()
+        for name in ("tmp", "shm", "controller"):
+            (self.home / name).mkdir()
         (self.home / "plugstack.conf").touch()
         self._write("munge.key", os.urandom(1024), 0o600)
-        self._write("task_prolog.sh", TASK_PROLOG.format(home=self.home).encode(), 0o755)
         host, ports = socket.gethostname().split(".")[0], free_ports(1 + len(self.nodes))
         lines = []
         for node, port in zip(self.nodes, ports[1:]):
-            for kind in ("", ".tmp", ".shm"):
+            for kind in ("", ".tmp"):
                 (self.home / (node + kind)).mkdir()
-            lines.append(f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus} "
+            lines.append(f"NodeName={node} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus} "
                          f"Boards=1 SocketsPerBoard=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory=1000")
         text = CONFIGURATION.format(home=self.home, host=host, ports=ports, nodes="\n".join(lines))
+        self._write("hosts", Path("/etc/hosts").read_bytes() + f"127.0.0.1 {' '.join(self.nodes)}\n".encode(), 0o644)
         self._write("slurm.conf", text.encode(), 0o644)
 
     def _write(self, name, content, mode):
@@ -179,11 +179,17 @@ class Cluster:
         self._kill(lambda process: process.name == "slurmctld")
 
     def start_node(self, node):
-        self._start("slurmd", "-f", str(self.home / "slurm.conf"), "-N", node, LOLCATS_NODE=node)
+        self._start("unshare", "--uts", "--mount", "sh", "-c", START_NODE.format(home=self.home), "slurmd",
+                    "-f", str(self.home / "slurm.conf"), "-N", node, LOLCATS_NODE=node)
 
     def kill_node(self, node):
         """As if its power failed: the daemon, and all that runs on it."""
         self._kill(lambda process: process.node == node)
+
+    def kill_daemon(self, node):
+        """What runs on the node goes on; returns the names of its processes."""
+        self._kill(lambda process: process.node == node and process.name == "slurmd")
+        return [process.name for process in self._on(node)]
 
     def freeze(self, node):
         """All that runs on a node stands still."""
