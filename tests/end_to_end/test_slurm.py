@@ -2,8 +2,8 @@
 """jobs/linearize_405b.sh under a real Slurm: a model of 126 layers converted by one sbatch, undisturbed and disturbed.
 
 Only the site file and the data differ from a run of the large model. Whatever happens to the jobs, the converted model
-has to be the one that the programs give without Slurm, byte for byte. LOLCATS_SLOW_TESTS=1 adds the tests that take minutes
-each.
+has to be the one that the programs give without Slurm, byte for byte. LOLCATS_SLOW_TESTS=1 adds the tests that take a
+minute or more each.
 """
 
 import json
@@ -177,6 +177,10 @@ class Conversion(support.TestCase):
         text = self.cluster.command("scontrol", "show", "job", self.job(stage))
         return int(re.search(r"Restarts=(\d+)", text).group(1))
 
+    def first_node(self, stage):
+        """The one that runs the job script as well."""
+        return re.search(r"BatchHost=(\S+)", self.cluster.command("scontrol", "show", "job", self.job(stage))).group(1)
+
     def assert_converted(self):
         """The model and its scores are those of the run without Slurm."""
         names = [f"transfer/block_{block:02}.safetensors" for block in range(BLOCKS)]
@@ -264,7 +268,7 @@ for ((i = 0; i < {launches}; i++)); do launch {program}; done
     def test_ranks_of_two_nodes_meet(self):
         """Where MPI_Init does not wait for the other node's ranks, one launch in twenty crashes."""
         program, script = self.path("sum_of_ranks"), self.path("launches.sh")
-        subprocess.run(["mpicc", "-o", program, support.ROOT / "tests" / "slurm" / "sum_of_ranks.c"], check=True)
+        subprocess.run(["mpicxx", "-o", program, support.ROOT / "tests" / "slurm" / "sum_of_ranks.cpp"], check=True)
         script.write_text(self.SCRIPT.format(ranks=RANKS, launches=self.LAUNCHES, program=program))
         number = self.cluster.command("sbatch", "--parsable", f"--output={self.directory}/%x-%j.log", "--nodes=2",
                                       f"--ntasks={RANKS}", str(script), LOLCATS_ROOT=str(support.ROOT),
@@ -308,11 +312,12 @@ class ThoughtDead(Conversion):
         self.submit()
         self.wait_until_halfway("block")
         number = self.job("block")
-        self.cluster.freeze("n1")
+        node = self.first_node("block")
+        self.cluster.freeze(node)
         slurm.wait_for(lambda: self.states()[number] == "PENDING", 120, "the node to be missed")
         self.wait([number], {"RUNNING"})
         time.sleep(3)
-        self.assertEqual(self.cluster.thaw("n1").count("lolcats_block"), 7)
+        self.assertEqual(self.cluster.thaw(node).count("lolcats_block"), 7)
         self.wait_for_chain(500)
         self.assertEqual(self.restarts("block"), 1)
         self.assert_converted()
@@ -322,7 +327,7 @@ class ThoughtDead(Conversion):
         self.submit()
         self.wait_until_halfway("hidden")
         number = self.job("hidden")
-        self.assertEqual(self.cluster.kill_daemon("n1").count("lolcats_hidden"), 7)
+        self.assertEqual(self.cluster.kill_daemon(self.first_node("hidden")).count("lolcats_hidden"), 7)
         slurm.wait_for(lambda: self.states()[number] == "PENDING", 120, "the node to be missed")
         self.wait_for_chain(500)
         self.assertEqual(self.restarts("hidden"), 1)

@@ -1,4 +1,4 @@
-"""A Slurm cluster of its own on this machine: munge, one controller, and nodes that are daemons with host names of their own.
+"""A Slurm cluster of its own on this machine: munge, one controller, and nodes, which are daemons with host names.
 
 It lives in one directory under /dev/shm. Whatever becomes of the test, nothing is left of it: a guard, which is no
 child of the test, waits for the test's end of a pipe to close and then ends every process of the cluster, known by

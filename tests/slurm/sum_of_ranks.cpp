@@ -1,4 +1,4 @@
-/* The smallest program whose ranks depend on one another: ends with 0 where all of them got the sum of all ranks. */
+// The smallest program whose ranks depend on one another: ends with 0 where all of them got the sum of all ranks.
 #include <mpi.h>
 
 int main(int argc, char** argv) {
