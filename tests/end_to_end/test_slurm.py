@@ -150,8 +150,9 @@ class Conversion(support.TestCase):
         return (self.directory / f"linearize_405b-{number}.log").read_text()
 
     def logs(self):
-        paths = [*self.directory.glob("*.log"), *(self.work / "logs").glob("*.log")]
-        return "".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(paths))
+        paths = sorted([*self.directory.glob("*.log"), *(self.work / "logs").glob("*.log")])
+        paths.append(self.cluster.home / "slurmctld.log")
+        return "".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in paths)
 
     def log(self, stage):
         return self.work / "logs" / f"linearize_405b.{stage}-{self.job(stage)}.log"
@@ -323,7 +324,7 @@ class ThoughtDead(Conversion):
         self.assert_converted()
 
     def test_a_node_whose_daemon_died(self):
-        """Its ranks go on: they end the stage, or Slurm gives the node up before and starts the job again beside them."""
+        """Its ranks go on: they end the stage, or Slurm misses the node before and starts the job again beside them."""
         self.submit()
         self.wait_until_halfway("block")
         self.assertEqual(self.cluster.kill_daemon(self.first_node("block")).count("lolcats_block"), 7)
