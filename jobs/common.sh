@@ -179,6 +179,7 @@ run_program() {
     fi
     if [ $ended -eq 1 ]; then
         say "ended by the scheduler"
+        sleep 60 # which ends this shell too: a status that comes before it has noted the requeue would fail the job
         exit $requeue_status
     fi
     if [ $status -eq $requeue_status ] || [ $warned -eq 1 ]; then requeue "stopped before the end"; fi
