@@ -591,7 +591,7 @@ class HiddenStore(BadInput):
         shutil.copytree(GOLDEN / "model", other)
         config = json.loads((other / "config.json").read_text(encoding="utf-8"))
         (other / "config.json").write_text(json.dumps({**config, "rope_theta": 5000.0}), encoding="utf-8")
-        self.blocks_after_the_first_are_refused(self.store, "model identity", model=other)
+        self.blocks_after_the_first_are_refused(self.store, "its model is another one", model=other)
 
     def test_of_other_tokens(self):
         tokens = support.read_hdf5(TOKENS)["tokens"]
