@@ -1,5 +1,7 @@
 #include "src/comm/mesh.hpp"
 
+#include <fmt/format.h>
+
 namespace lolcats {
 
 Mesh make_mesh(const Communicator& world, int blocks, int pipeline_ranks) {
