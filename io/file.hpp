@@ -26,7 +26,8 @@ void write_all(int fd, const void* data, std::size_t size, const std::filesystem
 /// PATH.tmp.PID, or PATH.tmp.aATTEMPT.PID in an attempt on a work directory (io/fence.hpp): where a file is prepared
 /// before publish_file() gives it its name.
 std::filesystem::path temporary_name(const std::filesystem::path& path);
-/// Whether this is a file name that temporary_name() makes.
+/// Whether this is a file name that temporary_name() makes, or of the lock (NAME-JOB-PROCESS.lock) that Open MPI puts
+/// beside a file that several ranks have open.
 bool is_temporary_name(const std::string& name);
 
 /// Syncs `temporary`, a file or a directory, renames it to `path` and syncs the directory it is in. An Error, and
