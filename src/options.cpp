@@ -48,19 +48,10 @@ struct Setting {
     Bounds bounds = {0, 0}; ///< of an int or a double
 };
 
-/// The one table of settings: order, names, groups, help texts, choices and ranges.
-std::vector<Setting> settings_of(Options& o) {
+// The one table of settings, a group a function: order, names, help texts, choices and ranges.
+
+std::vector<Setting> files_settings(Options& o) {
     const auto* files = "Files";
-    const auto* method = "Method";
-    const auto* numerics = "Numerics";
-    const auto* data = "Data";
-    const auto* training = "Training";
-    const auto* lora = "LoRA";
-    const auto* restart = "Restart";
-    const auto* machine = "Machine";
-    const auto* plan = "lolcats_plan";
-    const Words projections = {"q_proj", "k_proj", "v_proj", "o_proj"};
-    const Words maps = {"hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu"};
     return {
         {"model", &o.model, files, "Hugging Face directory of the teacher"},
         {"tokens", &o.tokens, files, "HDF5 token store: /tokens int32 [n,T], optional /labels"},
@@ -72,7 +63,13 @@ std::vector<Setting> settings_of(Options& o) {
         {"dump-gradients", &o.dump_gradients, files, "HDF5 file for the gradients of the first batch's loss"},
         {"save-logits", &o.save_logits, files, "HDF5 file for /logits [n,T,V]"},
         {"done-file", &o.done_file, files, "written at the very end, if all went well and nothing is left to do"},
+    };
+}
 
+std::vector<Setting> method_settings(Options& o) {
+    const auto* method = "Method";
+    const Words maps = {"hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu"};
+    return {
         {"block-layers",
          &o.block_layers,
          method,
@@ -87,7 +84,12 @@ std::vector<Setting> settings_of(Options& o) {
         {"tie-feature-maps", &o.tie_feature_maps, method, "one map for queries and keys"},
         {"affine-attention-factors", &o.affine_attention_factors, method,
          "weigh the linear branch by 1 - gamma, not 1"},
+    };
+}
 
+std::vector<Setting> numerics_settings(Options& o) {
+    const auto* numerics = "Numerics";
+    return {
         {"dtype", &o.dtype, numerics, "type of the frozen weights and the residual stream", {"f32", "bf16"}},
         {"hidden-dtype",
          &o.hidden_dtype,
@@ -100,11 +102,21 @@ std::vector<Setting> settings_of(Options& o) {
          "arithmetic of matrix products; auto: exact with f32 weights, else the faster one",
          {"auto", "exact", "f32", "bf16"}},
         {"seed", &o.seed, numerics, "of the shuffling, the initial maps and the dropout"},
+    };
+}
 
+std::vector<Setting> data_settings(Options& o) {
+    const auto* data = "Data";
+    return {
         {"validation", &o.validation, data, "first sequences held out from training for evaluation", {}, any_count},
         {"sequences", &o.sequences, data, "use only the first so many sequences; 0: all", {}, any_count},
         {"shuffle", &o.shuffle, data, "new order every epoch, from the seed"},
+    };
+}
 
+std::vector<Setting> training_settings(Options& o) {
+    const auto* training = "Training";
+    return {
         {"batch-size", &o.batch_size, training, "sequences in an optimiser step", {}, any_size},
         {"micro-batch", &o.micro_batch, training, "sequences computed at once", {}, any_size},
         {"steps", &o.steps, training, "optimiser steps; 0: epochs over the data", {}, any_count},
@@ -133,13 +145,24 @@ std::vector<Setting> settings_of(Options& o) {
          {},
          not_negative},
         {"xent-factor", &o.xent_factor, training, "weight of the attention weights' cross-entropy", {}, not_negative},
+    };
+}
 
+std::vector<Setting> lora_settings(Options& o) {
+    const auto* lora = "LoRA";
+    const Words projections = {"q_proj", "k_proj", "v_proj", "o_proj"};
+    return {
         {"lora-rank", &o.lora_rank, lora, "r", {}, {1, 1 << 16}},
         {"lora-alpha", &o.lora_alpha, lora, "the adapter is scaled by alpha / r", {}, positive},
         {"lora-dropout", &o.lora_dropout, lora, "dropout before the adapter", {}, fraction},
         {"lora-modules", &o.lora_modules, lora, "projections that get an adapter, separated by commas", projections},
         {"train-feature-maps", &o.train_feature_maps, lora, "LoRA training also trains maps and mixing factors"},
+    };
+}
 
+std::vector<Setting> restart_settings(Options& o) {
+    const auto* restart = "Restart";
+    return {
         {"checkpoint-every",
          &o.checkpoint_every,
          restart,
@@ -157,7 +180,12 @@ std::vector<Setting> settings_of(Options& o) {
          "seconds without a sign of life after which it counts as dead",
          {},
          {3, infinity, false, true}},
+    };
+}
 
+std::vector<Setting> machine_settings(Options& o) {
+    const auto* machine = "Machine";
+    return {
         {"pipeline-ranks",
          &o.pipeline_ranks,
          machine,
@@ -180,7 +208,12 @@ std::vector<Setting> settings_of(Options& o) {
          machine,
          "replicas of a stage each read its weights, or one of them broadcasts; auto: by the machine",
          {"auto", "read", "broadcast"}},
+    };
+}
 
+std::vector<Setting> plan_settings(Options& o) {
+    const auto* plan = "lolcats_plan";
+    return {
         {"plan-check", &o.plan_check, plan, "count --tokens, and fail where memory or the disk of --work will not do"},
         {"plan-tokens", &o.plan_tokens, plan, "training tokens", {}, positive},
         {"plan-length", &o.plan_length, plan, "tokens in a sequence, T", {}, any_size},
@@ -191,6 +224,14 @@ std::vector<Setting> settings_of(Options& o) {
         {"plan-link", &o.plan_link, plan, "bytes/s from a rank to the next, for lolcats_convert", {}, positive},
         {"plan-measured", &o.plan_measured, plan, "run.json of lolcats_convert: how well the plan foretells that run"},
     };
+}
+
+std::vector<Setting> settings_of(Options& o) {
+    std::vector<Setting> all;
+    for (const auto group : {files_settings, method_settings, numerics_settings, data_settings, training_settings,
+                             lora_settings, restart_settings, machine_settings, plan_settings})
+        for (Setting& setting : group(o)) all.push_back(std::move(setting));
+    return all;
 }
 
 template <class... Visitors>

@@ -100,11 +100,9 @@ private:
 
     /// The last block only receives: nothing needs what leaves it.
     void load_block(int block) {
-        auto& layers = layers_.emplace_back();
-        if (block + 1 == input_.layout.blocks) return;
-        const Range range = input_.layout.layers_of(block);
-        for (int layer = range.begin; layer < range.end; ++layer)
-            layers.push_back(load_layer<float>(weights_.source(), input_.config, layer, input_.storage));
+        const bool hands_on = block + 1 < input_.layout.blocks;
+        const Range layers = hands_on ? input_.layout.layers_of(block) : Range{0, 0};
+        layers_.push_back(load_layers<float>(weights_.source(), input_.config, layers, input_.storage));
     }
 
     void store(int block, const Sequences& sequences, const Matrix<float>& x) {

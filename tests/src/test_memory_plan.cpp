@@ -10,21 +10,7 @@ Plan nine_layers_of_405b(Options& options) {
     options.lora_rank = 4;
     options.lora_dropout = 0.5;
     options.gemm = "bf16";
-    const ModelConfig model{.hidden_size = 16384,
-                            .intermediate_size = 53248,
-                            .layers = 126,
-                            .heads = 128,
-                            .kv_heads = 8,
-                            .head_dim = 128,
-                            .vocab_size = 128256,
-                            .rms_norm_eps = 1e-5,
-                            .rope_theta = 5e5,
-                            .rope_scaling = {},
-                            .tie_word_embeddings = false,
-                            .attention_bias = false,
-                            .mlp_bias = false,
-                            .sliding_window = 0};
-    return make_plan(model, options);
+    return make_plan(read_model_config(LOLCATS_TEST_DATA "/configs/llama-3.1-405b.json"), options);
 }
 
 TEST(MemoryPlanTest, NineLayersOf405BFitIn80GB) {
