@@ -77,7 +77,7 @@ std::filesystem::path temporary_name(const std::filesystem::path& path) {
 }
 
 bool is_temporary_name(const std::string& name) {
-    static const std::regex pattern(R"(.+\.tmp\.(a\d+\.)?\d+(-\d+-\d+\.lock)?)");
+    static const std::regex pattern(R"(.+\.tmp\.(a\d+\.)?\d+|.+\.h5.*-\d+-\d+\.lock)");
     return std::regex_match(name, pattern);
 }
 

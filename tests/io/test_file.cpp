@@ -13,7 +13,9 @@ TEST(File, TemporaryNamesAreKnownAgain) {
     EXPECT_TRUE(is_temporary_name(temporary_name("work/block_01.h5").filename().string()));
     EXPECT_TRUE(is_temporary_name("block_01.h5.tmp.a12.345"));
     EXPECT_TRUE(is_temporary_name("block_01.h5.tmp.a1.19001-650772481-19001.lock"));
-    for (const char* name : {"block_01.h5", "block_01.h5.tmp", "block_01.h5.tmp.a1.345.old", "lock", "a-1-2.lock"})
+    EXPECT_TRUE(is_temporary_name("block_02.h5-764608513-16754.lock"));
+    for (const char* name :
+         {"block_01.h5", "block_01.h5.lock", "block_01.h5.tmp", "block_01.h5.tmp.a1.345.old", "lock", "a-1-2.lock"})
         EXPECT_FALSE(is_temporary_name(name)) << name;
 }
 
