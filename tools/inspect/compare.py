@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from report import InspectionError, Progress, print_table, ranges
+from progress import Progress
+from report import InspectionError, print_table, ranges
 from store import IDENTITY, Store, store_files
 
 TITLES = ["block", "layer", "sequences", "equal", "relative RMS", "largest difference", "that differ"]

@@ -4,7 +4,8 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from report import InspectionError, Progress, load_pyplot, print_table, ranges
+from progress import Progress
+from report import InspectionError, load_pyplot, print_table, ranges
 from store import RERUN, Store, store_files, check_complete, check_same_run
 
 DAMAGED = f"the file is damaged; {RERUN} with --verify, which computes it anew"

@@ -1,0 +1,91 @@
+"""What the tests of the tools share, on top of what the end-to-end tests do."""
+
+import atexit
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
+CACHE = tempfile.mkdtemp(prefix="lolcats-test-hf-")  # where transformers copies a model's code, among others
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ.update(HF_HOME=CACHE, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TRANSFORMERS_VERBOSITY="error",
+                  TOKENIZERS_PARALLELISM="false", PYTHONDONTWRITEBYTECODE="1")
+
+import support  # noqa: E402
+
+TOOLS = support.ROOT / "tools"
+
+
+def needs(*modules):
+    """Skips a test or a class where this Python lacks a package."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return unittest.skipIf(missing, f"{sys.executable} has no {', '.join(missing)}")
+
+
+def needs_program(name):
+    return unittest.skipUnless((support.BIN / name).exists(), f"{support.BIN} has no {name}")
+
+
+def run_tool(tool, *arguments, environment=None, prepare=None, **options):
+    """Runs a Python program under tools/ and returns the completed process, whatever became of it. `prepare` is called
+    in the new process first."""
+    line = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
+    for key, value in options.items():
+        option = "--" + key.replace("_", "-")
+        line += [option] if value is True else [option, str(value)] if value is not None else []
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=300,
+                          env={**os.environ, **(environment or {})}, preexec_fn=prepare)
+
+
+class ToolTest(support.TestCase):
+    """A test with a directory of its own, which also takes the code that transformers copies."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if importlib.util.find_spec("torch"):
+            import torch
+            torch.set_num_threads(2)
+
+    def run_tool(self, tool, *arguments, **options):
+        done = run_tool(tool, *arguments, **options)
+        self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+        return done
+
+    def export(self, name, **options):
+        """The exported directory."""
+        self.run_tool("export/lolcats_export", out=self.path(name), **options)
+        return self.path(name)
+
+    def assert_refused(self, done, *words):
+        """As assert_fails; a run that failed leaves nothing behind."""
+        self.assert_fails(done, *words)
+        self.assertNotIn("Traceback", done.stderr)
+
+
+def load_model(directory, **options):
+    """The exported model in float32, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    options = {"dtype": torch.float32, **options}
+    return AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True, **options).eval()
+
+
+def logits(model, tokens, **options):
+    import torch
+    with torch.no_grad():
+        return model(input_ids=torch.as_tensor(tokens, dtype=torch.long), **options).logits.float().numpy()
+
+
+def main():
+    """Runs a file's tests; the status is 77, ctest's for skipped, if every one of them was skipped."""
+    result = unittest.main(module="__main__", exit=False).result
+    if result.wasSuccessful() and result.testsRun == len(result.skipped) > 0:
+        print("all skipped:", *sorted({reason for _, reason in result.skipped}), sep="\n  ")
+        sys.exit(77)
+    sys.exit(not result.wasSuccessful())
