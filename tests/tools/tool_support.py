@@ -82,6 +82,20 @@ def logits(model, tokens, **options):
         return model(input_ids=torch.as_tensor(tokens, dtype=torch.long), **options).logits.float().numpy()
 
 
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
+
+
+def write_tokenizer(directory, vocabulary):
+    """A tokenizer whose words are w4, w5, ..., each the token of its number, after padding, BOS, EOS and unknown."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    names = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), vocabulary))]
+    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+                            unk_token="<unk>").save_pretrained(directory)
+
+
 def main():
     """Runs a file's tests; the status is 77, ctest's for skipped, if every one of them was skipped."""
     result = unittest.main(module="__main__", exit=False).result
