@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from tool_support import ToolTest, load_model, logits, main, needs, run_tool, support
+from tool_support import ToolTest, load_model, logits, main, needs, run_here, run_tool, support
 
 import reference
 
@@ -275,7 +275,7 @@ class Import(ToolTest):
             self.assertEqual(actual["loss"], expected["loss"])
 
     def refuse(self, *words, files, **options):
-        done = run_tool("export/import_reference", *files, out=self.path("out"), **{**self.OPTIONS, **options})
+        done = run_here("export/import_reference", *files, out=self.path("out"), **{**self.OPTIONS, **options})
         self.assert_refused(done, *words)
         self.assertEqual([path.name for path in self.directory.glob("*out*")], [])
 

@@ -1,13 +1,17 @@
 """What the tests of the tools share, on top of what the end-to-end tests do."""
 
 import atexit
+import contextlib
 import importlib.util
+import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
@@ -31,19 +35,37 @@ def needs_program(name):
     return unittest.skipUnless((support.BIN / name).exists(), f"{support.BIN} has no {name}")
 
 
-def run_tool(tool, *arguments, environment=None, prepare=None, **options):
-    """Runs a Python program under tools/ and returns the completed process, whatever became of it. `prepare` is called
-    in the new process first."""
-    line = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
+def command_line(tool, arguments, options):
+    line = [str(TOOLS / tool), *map(str, arguments)]
     for key, value in options.items():
         option = "--" + key.replace("_", "-")
         line += [option] if value is True else [option, str(value)] if value is not None else []
+    return line
+
+
+def run_tool(tool, *arguments, environment=None, prepare=None, **options):
+    """Runs a Python program under tools/ and returns the completed process, whatever became of it. `prepare` is called
+    in the new process first."""
+    line = [sys.executable, *command_line(tool, arguments, options)]
     return subprocess.run(line, capture_output=True, text=True, check=False, timeout=300,
                           env={**os.environ, **(environment or {})}, preexec_fn=prepare)
 
 
+def run_here(tool, *arguments, **options):
+    """The same in this process, which has imported already what takes seconds to import."""
+    line, status = command_line(tool, arguments, options), 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors, \
+            unittest.mock.patch.object(sys, "argv", line), \
+            unittest.mock.patch.object(sys, "path", [str(Path(line[0]).parent), *sys.path]):
+        try:
+            runpy.run_path(line[0], run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+    return subprocess.CompletedProcess(line, status, out.getvalue(), errors.getvalue())
+
+
 class ToolTest(support.TestCase):
-    """A test with a directory of its own, which also takes the code that transformers copies."""
+    """A test with a directory of its own."""
 
     @classmethod
     def setUpClass(cls):
@@ -52,8 +74,8 @@ class ToolTest(support.TestCase):
             import torch
             torch.set_num_threads(2)
 
-    def run_tool(self, tool, *arguments, **options):
-        done = run_tool(tool, *arguments, **options)
+    def run_tool(self, tool, *arguments, by=run_tool, **options):
+        done = by(tool, *arguments, **options)
         self.assertEqual(done.returncode, 0, done.stderr[-3000:])
         return done
 
