@@ -8,13 +8,16 @@ template <class Real>
 AttentionState<Real>::AttentionState(const AttentionShape& shape, int slots, int features, int places)
     : sums("state_sums", slots, features > 0 ? shape.heads : 0, features, shape.head_dim),
       feature_sums("state_feature_sums", slots, features > 0 ? shape.heads : 0, features),
-      keys(uninitialized("state_keys"), slots, shape.kv_heads, places, shape.head_dim),
-      values(uninitialized("state_values"), slots, shape.kv_heads, places, shape.head_dim) {}
+      keys("state_keys", slots, shape.kv_heads, places, shape.head_dim),
+      values("state_values", slots, shape.kv_heads, places, shape.head_dim) {}
 
 template <class Real>
 void AttentionState<Real>::clear(int slot) const {
     if (sums.size() == 0) return;
-    Kokkos::deep_copy(Execution(), Kokkos::subview(sums, slot, Kokkos::ALL, Kokkos::ALL, Kokkos::ALL), Real(0));
+    for (const auto& array : {sums, keys, values}) {
+        const auto part = Kokkos::subview(array, slot, Kokkos::ALL, Kokkos::ALL, Kokkos::ALL);
+        Kokkos::deep_copy(Execution(), part, Real(0));
+    }
     Kokkos::deep_copy(Execution(), Kokkos::subview(feature_sums, slot, Kokkos::ALL, Kokkos::ALL), Real(0));
 }
 

@@ -49,10 +49,10 @@ public:
                  teacher ? c.shape.length : ring_places(c.form.near, c.form.window)),
           rows_{Vector<int>("slots", batch), Vector<int>("positions", batch)},
           y_(poisoned<Real>(c.rows(), c.query_width())) {
-        const Real nan = std::numeric_limits<Real>::quiet_NaN();
-        Kokkos::deep_copy(state_.keys, nan); // what an earlier sequence left must not be seen
-        Kokkos::deep_copy(state_.values, nan);
         for (int slot = 0; slot < batch + spare_slots; ++slot) state_.clear(slot);
+        const Real nan = std::numeric_limits<Real>::quiet_NaN();
+        Kokkos::deep_copy(state_.keys, nan); // a place is not read before it is written
+        Kokkos::deep_copy(state_.values, nan);
     }
 
     /// Tokens `begin` .. end - 1 of sequence b at once.
