@@ -2,6 +2,7 @@
 
 #include "kernels/elementwise.hpp"
 #include "kernels/exact_gemm.hpp"
+#include "kernels/few_rows.hpp"
 #include "kernels/products.hpp"
 #include "lolcats/error.hpp"
 
@@ -53,9 +54,11 @@ void widen(const BFloat16* in, std::size_t count, Real* out) {
 
 template <class Real>
 struct Gemm<Real>::State {
-    explicit State(Arithmetic arithmetic) : arithmetic(arithmetic) {}
+    State(Arithmetic arithmetic, Rows rows)
+        : arithmetic(arithmetic), few(rows == Rows::few && arithmetic != Arithmetic::exact) {}
 
     Arithmetic arithmetic;
+    bool few;
     Products products;
     Vector<BFloat16> rounded; ///< the activation of a bf16 product
     Vector<Real> widened;     ///< a bf16 weight where products are in f32
@@ -66,6 +69,9 @@ struct Gemm<Real>::State {
                   const Vector<Real>& bias, const Matrix<Real>& c) {
         const int c_row = static_cast<int>(c.stride(0));
         if constexpr (std::is_same_v<Real, float>) {
+            if (few && !a.transpose && b.transpose)
+                return few_rows_multiply(s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, beta, bias.data(),
+                                         c.data(), c_row);
             if (arithmetic != Arithmetic::exact)
                 return products.multiply(s, alpha, a, b, beta, bias.data(), c.data(), c_row);
         }
@@ -86,6 +92,9 @@ struct Gemm<Real>::State {
             fail("linear layer [{}, {}] applied to [{}, {}]: a bug, please report it", weight.outputs(),
                  weight.inputs(), m, k);
         if constexpr (std::is_same_v<Real, float>) {
+            if (weight.is_half() && few && transpose)
+                return few_rows_multiply(m, n, k, 1, x.data(), k, weight.half.data(), k, add ? 1.0F : 0.0F, bias.data(),
+                                         c.data(), n);
             if (weight.is_half() && arithmetic == Arithmetic::bf16) {
                 BFloat16* half = reserve(rounded, x.size(), "rounded_activation");
                 round_to_bf16(x.data(), x.size(), half);
@@ -107,7 +116,7 @@ struct Gemm<Real>::State {
 };
 
 template <class Real>
-Gemm<Real>::Gemm(Arithmetic arithmetic) : state_(std::make_unique<State>(arithmetic)) {}
+Gemm<Real>::Gemm(Arithmetic arithmetic, Rows rows) : state_(std::make_unique<State>(arithmetic, rows)) {}
 
 template <class Real>
 Gemm<Real>::~Gemm() = default;

@@ -29,6 +29,9 @@ enum class Arithmetic {
     bf16   ///< products with bf16 weights in bf16 with float sums, all others as f32
 };
 
+/// What products with weights are made for. Those of `few` rows (kernels/few_rows.hpp) keep activations in float.
+enum class Rows { many, few };
+
 /// Of f32 and bf16, what this processor does faster with bf16 weights, from a short measurement; f32 where it has no
 /// bf16 instructions.
 Arithmetic measure_arithmetic();
@@ -36,7 +39,7 @@ Arithmetic measure_arithmetic();
 template <class Real>
 class Gemm {
 public:
-    explicit Gemm(Arithmetic arithmetic);
+    explicit Gemm(Arithmetic arithmetic, Rows rows = Rows::many);
     ~Gemm();
     Gemm(const Gemm&) = delete;
     Gemm& operator=(const Gemm&) = delete;

@@ -47,6 +47,21 @@ RopeTable<Real>::RopeTable(const ModelConfig& config, int length)
 }
 
 template <class Real>
+void set_positions(const Vector<double>& frequencies, const Vector<int>& positions, int rows,
+                   const RopeTable<Real>& table) {
+    const int half = static_cast<int>(frequencies.extent(0));
+    const auto cosine = table.cosine;
+    const auto sine = table.sine;
+    for_each_row(
+        "set_positions", rows, KOKKOS_LAMBDA(const RowTeam& team, int row) {
+            team.for_each(half, [=](int i) {
+                cosine(row, i) = static_cast<Real>(Kokkos::cos(positions(row) * frequencies(i)));
+                sine(row, i) = static_cast<Real>(Kokkos::sin(positions(row) * frequencies(i)));
+            });
+        });
+}
+
+template <class Real>
 void rotate(const RopeTable<Real>& table, Rotation rotation, int length, int head_dim, const Matrix<Real>& x) {
     const int half = head_dim / 2;
     const int heads = static_cast<int>(x.extent(1)) / head_dim;
@@ -72,6 +87,8 @@ void rotate(const RopeTable<Real>& table, Rotation rotation, int length, int hea
 
 template struct RopeTable<float>;
 template struct RopeTable<double>;
+template void set_positions<float>(const Vector<double>&, const Vector<int>&, int, const RopeTable<float>&);
+template void set_positions<double>(const Vector<double>&, const Vector<int>&, int, const RopeTable<double>&);
 template void rotate<float>(const RopeTable<float>&, Rotation, int, int, const Matrix<float>&);
 template void rotate<double>(const RopeTable<double>&, Rotation, int, int, const Matrix<double>&);
 

@@ -20,6 +20,11 @@ struct RopeTable {
     RopeTable(const ModelConfig& config, int length);
 };
 
+/// Fills the table's first rows for these positions, so that row i is that of positions[i].
+template <class Real>
+void set_positions(const Vector<double>& frequencies, const Vector<int>& positions, int rows,
+                   const RopeTable<Real>& table);
+
 enum class Rotation { forward, backward };
 
 /// Rotates x: [B T, heads d] in place, rows being positions 0 .. T-1 of each sequence; backward undoes it, which is

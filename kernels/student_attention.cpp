@@ -1,6 +1,8 @@
 #include "kernels/student_attention.hpp"
 
+#include "kernels/attention_state.hpp"
 #include "kernels/attention_twin.hpp"
+#include "kernels/row_team.hpp"
 #include "kernels/student_head.hpp"
 #include "lolcats/error.hpp"
 
@@ -41,26 +43,23 @@ struct ForwardTiles : StudentTiles<Real> {
           numerator(scratch.take(w * d)) {}
 };
 
-/// Adds a chunk of keys to the state.
+/// Adds the keys first .. end - 1, at most two chunks, to the state.
 template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void fold(const Team& team, const StudentHead<Real>& head, const ForwardTiles<Real>& t,
-                                 const Chunk& chunk) {
-    const int p = head.k_map.outputs();
-    const int d = head.head_dim;
-    head.k_map.forward(team, chunk.count, head.k(chunk.first), head.rows.kv_stride, t.k_z, t.k_phi);
-    tile::multiply(team, p, d, chunk.count, Real(1), tile::transposed<Real>(t.k_phi, p), head.v(chunk.first),
-                   head.rows.kv_stride, t.state, d, true);
-    tile::add_column_sums(team, chunk.count, p, static_cast<const Real*>(t.k_phi), p, t.state_sum);
+                                 int first, int end) {
+    fold_keys(team, head.k_map, end - first, head.k(first), head.rows.kv_stride, head.v(first), head.rows.kv_stride,
+              t.k_z, t.k_phi, t.state, t.state_sum);
 }
 
+/// `continued`: the state holds keys of before.
 template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void forward_chunk(const Team& team, const StudentHead<Real>& head, const ForwardTiles<Real>& t,
-                                          int index, Real* y, Real* normalizer) {
+                                          int index, bool continued, Real* y, Real* normalizer) {
     const Chunk chunk = Chunk::at(head, index);
     const int p = head.q_map.outputs();
     const int d = head.head_dim;
-    const bool has_state = index >= 2;
-    if (has_state) fold(team, head, t, Chunk::at(head, index - 2));
+    if (index >= 2) fold(team, head, t, (index - 2) * head.window, (index - 1) * head.window);
+    const bool has_state = continued || index >= 2;
     if (has_state || head.has_local_far())
         head.q_map.forward(team, chunk.count, head.q(chunk.first), head.rows.q_stride, t.q_z, t.q_phi);
     local_weights(team, head, t, chunk);
@@ -72,8 +71,9 @@ KOKKOS_INLINE_FUNCTION void forward_chunk(const Team& team, const StudentHead<Re
     tile::for_each(team, chunk.count, [=](int i) {
         Real sum = head.floor() + tile::sum(chunk.keys, t.weights + i * chunk.keys);
         if (has_state) sum += head.lambda * tile::dot(p, t.q_phi + i * p, t.state_sum);
-        normalizer[chunk.first + i] = sum;
-        Real* out = y + static_cast<std::size_t>(chunk.first + i) * head.rows.q_stride;
+        const int query = chunk.first + i - head.history;
+        normalizer[query] = sum;
+        Real* out = y + static_cast<std::size_t>(query) * head.rows.q_stride;
         for (int j = 0; j < d; ++j) out[j] = t.numerator[i * d + j] / sum;
     });
 }
@@ -98,16 +98,86 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
             tile::fill(team, p * shape.head_dim, Real(0), tiles.state);
             tile::fill(team, p, Real(0), tiles.state_sum);
             for (int index = 0; index < head.chunks(); ++index)
-                forward_chunk(team, head, tiles, index, head_rows(shape, head.rows.index, y),
+                forward_chunk(team, head, tiles, index, false, head_rows(shape, head.rows.index, y),
                               normalizer.data() + static_cast<std::size_t>(head.rows.index) * shape.length);
         });
+}
+
+namespace {
+
+/// run[j] = key and value first + j of a sequence: those before `position` from the ring, then the new rows.
+template <class Real>
+void line_up(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Real>& v,
+             const AttentionState<Real>& state, int slot, int first, int position, const KeyRun<Real>& run) {
+    const int places = state.places();
+    const int d = shape.head_dim;
+    const int count = position - first + shape.length;
+    for_each_row(
+        "line_up", static_cast<std::size_t>(shape.kv_heads) * count, KOKKOS_LAMBDA(const RowTeam& team, int i) {
+            const int head = i / count;
+            const int j = i % count;
+            const int row = first + j - position;
+            const Real* key = row < 0 ? &state.keys(slot, head, (first + j) % places, 0) : &k(row, head * d);
+            const Real* value = row < 0 ? &state.values(slot, head, (first + j) % places, 0) : &v(row, head * d);
+            Real* key_out = &run.keys(head, j, 0);
+            Real* value_out = &run.values(head, j, 0);
+            team.for_each(d, [=](int c) {
+                key_out[c] = key[c];
+                value_out[c] = value[c];
+            });
+        });
+}
+
+} // namespace
+
+template <class Real>
+void continue_student_attention(const AttentionShape& shape, const StudentForm& form,
+                                const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
+                                const Matrix<Real>& v, const AttentionState<Real>& state, int slot, int position,
+                                const KeyRun<Real>& run, const Matrix<Real>& y, const Matrix<Real>& normalizer) {
+    const Kokkos::Profiling::ScopedRegion region("continue_student_attention");
+    const int first = first_kept(form.near, form.window, position);
+    const int folded = first_kept(form.near, form.window, position + shape.length) - first; // when all is done
+    const int history = position - first;
+    const int keys = history + shape.length;
+    line_up(shape, k, v, state, slot, first, position, run);
+    const int p = features(form.map, form.feature_dim);
+    const int w = std::min(form.window, keys);
+    Scratch<Real> size;
+    ForwardTiles<Real>(size, w, shape.head_dim, form.feature_dim, p);
+    Kokkos::parallel_for(
+        "continue_student_attention", team_policy(shape.heads, size.bytes()), KOKKOS_LAMBDA(const Team& team) {
+            Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
+            ForwardTiles<Real> tiles(scratch, w, shape.head_dim, form.feature_dim, p);
+            const int h = team.league_rank();
+            tiles.state = &state.sums(slot, h, 0, 0);
+            tiles.state_sum = &state.feature_sums(slot, h, 0);
+            AttentionHead<Real> rows = attention_head(shape, h, q, k, v);
+            rows.k = &run.keys(h / shape.group(), 0, 0);
+            rows.v = &run.values(h / shape.group(), 0, 0);
+            rows.kv_stride = shape.head_dim;
+            auto head = student_head(shape, form, parameters, rows);
+            head.window = w;
+            head.length = keys;
+            head.history = history;
+            const int last = head.chunks() - 1;
+            for (int index = history / w; index <= last; ++index)
+                forward_chunk(team, head, tiles, index, first > 0, head_rows(shape, h, y), &normalizer(h, 0));
+            const int begin = last > 0 ? (last - 1) * w : 0;
+            if (folded > begin) fold(team, head, tiles, begin, folded);
+        });
+    keep_keys(shape, k, v, std::max(0, folded - history), state, slot, position);
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
     template struct StudentGradients<Real>;                                                                            \
     template void student_attention<Real>(const AttentionShape&, const StudentForm&, const StudentParameters<Real>&,   \
                                           const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&,               \
-                                          const Matrix<Real>&, const Matrix<Real>&);
+                                          const Matrix<Real>&, const Matrix<Real>&);                                   \
+    template void continue_student_attention<Real>(                                                                    \
+        const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, const Matrix<Real>&,                \
+        const Matrix<Real>&, const Matrix<Real>&, const AttentionState<Real>&, int, int, const KeyRun<Real>&,          \
+        const Matrix<Real>&, const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

@@ -14,7 +14,8 @@ struct StudentHead {
     NearKeys near;
     bool affine;
     int window;
-    int length;
+    int length;  ///< keys
+    int history; ///< the first of them, whose queries were before
     int head_dim;
     Real gamma;
     Real lambda;
@@ -24,7 +25,9 @@ struct StudentHead {
     /// Keys in the chunks before the last may be far without being two chunks back.
     KOKKOS_INLINE_FUNCTION bool has_local_far() const { return near != NearKeys::terrace; }
     KOKKOS_INLINE_FUNCTION Real floor() const { return near == NearKeys::none ? Real(1e-12) : Real(0); }
-    KOKKOS_INLINE_FUNCTION const Real* q(int n) const { return rows.q + static_cast<std::size_t>(n) * rows.q_stride; }
+    KOKKOS_INLINE_FUNCTION const Real* q(int n) const {
+        return rows.q + static_cast<std::size_t>(n - history) * rows.q_stride;
+    }
     KOKKOS_INLINE_FUNCTION const Real* k(int n) const { return rows.k + static_cast<std::size_t>(n) * rows.kv_stride; }
     KOKKOS_INLINE_FUNCTION const Real* v(int n) const { return rows.v + static_cast<std::size_t>(n) * rows.kv_stride; }
     /// First key that query n sees as near, given that it looks no further back than `begin`.
@@ -44,10 +47,11 @@ struct Chunk {
 
     template <class Real>
     KOKKOS_INLINE_FUNCTION static Chunk at(const StudentHead<Real>& head, int index) {
-        const int first = index * head.window;
-        const int count = first + head.window < head.length ? head.window : head.length - first;
-        const int key_first = index > 0 ? first - head.window : 0;
-        return {first, count, key_first, first + count - key_first};
+        const int begin = index * head.window;
+        const int end = begin + head.window < head.length ? begin + head.window : head.length;
+        const int first = begin > head.history ? begin : head.history;
+        const int key_first = index > 0 ? begin - head.window : 0;
+        return {first, end - first, key_first, end - key_first};
     }
 };
 
@@ -71,6 +75,7 @@ KOKKOS_INLINE_FUNCTION StudentHead<Real> student_head(const AttentionShape& shap
             .affine = form.affine,
             .window = form.window < shape.length ? form.window : shape.length,
             .length = shape.length,
+            .history = 0,
             .head_dim = shape.head_dim,
             .gamma = gamma,
             .lambda = form.affine && form.near != NearKeys::none ? Real(1) - gamma : Real(1),
@@ -94,6 +99,19 @@ struct StudentTiles {
           q_z(scratch.take(w * f)), q_phi(scratch.take(w * p)), k_z(scratch.take(2 * w * f)),
           k_phi(scratch.take(2 * w * p)) {}
 };
+
+/// Adds `count` keys to the state, `sums` [p, d] and `feature_sums` [p]. z and phi are scratch, [count, f] and [count,
+/// p].
+template <class Team, class Real>
+KOKKOS_INLINE_FUNCTION void fold_keys(const Team& team, const HeadFeatureMap<Real>& map, int count, const Real* k,
+                                      int k_row, const Real* v, int v_row, Real* z, Real* phi, Real* sums,
+                                      Real* feature_sums) {
+    const int p = map.outputs();
+    const int d = map.head_dim;
+    map.forward(team, count, k, k_row, z, phi);
+    tile::multiply(team, p, d, count, Real(1), tile::transposed<Real>(phi, p), v, v_row, sums, d, true);
+    tile::add_column_sums(team, count, p, static_cast<const Real*>(phi), p, feature_sums);
+}
 
 namespace detail {
 

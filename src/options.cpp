@@ -101,7 +101,7 @@ std::vector<Setting> numerics_settings(Options& o) {
          numerics,
          "arithmetic of matrix products; auto: exact with f32 weights, else the faster one",
          {"auto", "exact", "f32", "bf16"}},
-        {"seed", &o.seed, numerics, "of the shuffling, the initial maps and the dropout"},
+        {"seed", &o.seed, numerics, "of the shuffling, the initial maps, the dropout and the sampling"},
     };
 }
 
@@ -117,7 +117,7 @@ std::vector<Setting> data_settings(Options& o) {
 std::vector<Setting> training_settings(Options& o) {
     const auto* training = "Training";
     return {
-        {"batch-size", &o.batch_size, training, "sequences in an optimiser step", {}, any_size},
+        {"batch-size", &o.batch_size, training, "sequences in an optimiser step, or prompts at once", {}, any_size},
         {"micro-batch", &o.micro_batch, training, "sequences computed at once", {}, any_size},
         {"steps", &o.steps, training, "optimiser steps; 0: epochs over the data", {}, any_count},
         {"epochs", &o.epochs, training, "passes over the data if steps is 0", {}, any_size},
@@ -183,6 +183,26 @@ std::vector<Setting> restart_settings(Options& o) {
     };
 }
 
+std::vector<Setting> generation_settings(Options& o) {
+    const auto* generation = "Generation";
+    return {
+        {"prompts", &o.prompts, generation, "JSON lines {\"tokens\": [...]}, or an HDF5 token store"},
+        {"max-new-tokens", &o.max_new_tokens, generation, "tokens generated for a prompt at most", {}, any_size},
+        {"temperature", &o.temperature, generation, "of the sampling; 0: the most likely token", {}, not_negative},
+        {"top-p",
+         &o.top_p,
+         generation,
+         "sample among the most likely tokens that hold this much probability",
+         {},
+         {0, 1, true}},
+        {"top-k", &o.top_k, generation, "sample among so many most likely tokens; 0: all", {}, any_count},
+        {"stop-token", &o.stop_tokens, generation,
+         "token ids that end a text, separated by commas, or none; by default the model's eos_token_id"},
+        {"save-state", &o.save_state, generation, "HDF5 file for the states that the texts end in"},
+        {"load-state", &o.load_state, generation, "such a file; each prompt goes on from its state"},
+    };
+}
+
 std::vector<Setting> machine_settings(Options& o) {
     const auto* machine = "Machine";
     return {
@@ -229,7 +249,7 @@ std::vector<Setting> plan_settings(Options& o) {
 std::vector<Setting> settings_of(Options& o) {
     std::vector<Setting> all;
     for (const auto group : {files_settings, method_settings, numerics_settings, data_settings, training_settings,
-                             lora_settings, restart_settings, machine_settings, plan_settings})
+                             lora_settings, restart_settings, generation_settings, machine_settings, plan_settings})
         for (Setting& setting : group(o)) all.push_back(std::move(setting));
     return all;
 }
@@ -291,7 +311,8 @@ Words parse_list(const std::string& where, const Words& choices, const Words& te
             if (std::find(list.begin(), list.end(), item) == list.end()) list.push_back(item);
         }
     }
-    if (list.empty()) fail("{}: the list is empty: name at least one of {}", where, join(choices));
+    if (list.empty())
+        fail("{}: the list is empty: name at least one{}", where, choices.empty() ? "" : " of " + join(choices));
     return list;
 }
 

@@ -46,7 +46,7 @@ struct Options {
     bool shuffle = false; ///< new order every epoch, from the seed
 
     // Training
-    int batch_size = 8;  ///< sequences in an optimiser step
+    int batch_size = 8;  ///< sequences in an optimiser step; prompts generated from at once
     int micro_batch = 1; ///< sequences computed at once
     int steps = 0;       ///< optimiser steps; 0: epochs over the data
     int epochs = 1;
@@ -80,6 +80,16 @@ struct Options {
     bool verify = false;       ///< stage 0 checks stored sequences and computes damaged ones again
     bool take_over = false;    ///< the work directory's last attempt is known to be dead
     double stale_after = 30;   ///< seconds without a sign of life after which an attempt counts as dead
+
+    // Generation
+    std::string prompts;                  ///< JSON lines {"tokens": [...]}, or an HDF5 token store
+    int max_new_tokens = 64;              ///< tokens generated for a prompt, unless it stops before
+    double temperature = 0;               ///< 0: greedy
+    double top_p = 1;                     ///< sample among the most likely tokens that hold this much probability
+    int top_k = 0;                        ///< sample among so many; 0: all
+    std::vector<std::string> stop_tokens; ///< ids that end a text, or none; empty: the model's eos_token_id
+    std::string save_state;               ///< HDF5 file for the states that the texts end in
+    std::string load_state;               ///< states that they go on from
 
     // Machine
     int pipeline_ranks = 0; ///< ranks the layers are spread over; 0: as many as divide the ranks and have a block

@@ -17,6 +17,9 @@ public:
 
     LmHead(const ModelConfig& config, HeadWeights<Real> weights, Gemm<Real>& gemm);
 
+    /// [n, V] from x[n, D], n at most rows_at_once, until the next call.
+    Matrix<Real> logits(const Matrix<Real>& x);
+
     /// x: [n, D], the residual stream after the last layer; labels: [n], already shifted; predicted: [n].
     CrossEntropySum loss(const Matrix<Real>& x, const Vector<std::int32_t>& labels,
                          const Vector<std::int32_t>& predicted, const LogitsVisitor& visit = {});

@@ -4,6 +4,7 @@
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/pace.hpp"
+#include "src/stages/adaptation.hpp"
 #include "src/stages/model_stage.hpp"
 
 #include <cmath>
@@ -43,26 +44,13 @@ void score_spans(const std::vector<std::int32_t>& labels, const std::int32_t* pr
     close();
 }
 
-Adaptation adaptation(const Options& options, const RunInput& input, const std::optional<FeatureMapFiles>& maps) {
-    Adaptation result;
-    if (options.attention == "teacher" && (maps || !options.adapter.empty()))
-        fail("--attention teacher has no use for --feature-maps and --adapter; choose terrace, sliding or none");
-    if (options.attention == "teacher") return result;
-    result.form = student_form(options, input.config, maps ? &*maps : nullptr);
-    if (!options.adapter.empty()) {
-        result.adapter = read_adapter_config(options.adapter);
-        result.adapter.form.dropout = 0;
-    }
-    return result;
-}
-
 class Evaluation {
 public:
     Evaluation(const Options& options, const RunInput& input, const Communicator& world, const Mesh& mesh,
                const std::optional<FeatureMapFiles>& maps)
         : options_(options), input_(input), world_(world), mesh_(mesh),
-          stage_(options, input, mesh, choose_arithmetic(options, world), adaptation(options, input, maps),
-                 Flow::forward) {
+          stage_(options, input, mesh, choose_arithmetic(options, world),
+                 adaptation(options, input.config, maps ? &*maps : nullptr), Flow::forward) {
         if (options.attention != "teacher") prepare_parameters(maps);
         if (!options.save_logits.empty() && world.rank() == 0) {
             logits_file_.emplace(options.save_logits);

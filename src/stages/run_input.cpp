@@ -106,20 +106,15 @@ std::filesystem::path lora_directory(const Options& options) {
     return std::filesystem::path(options.work) / "lora";
 }
 
-namespace {
-
-/// A range of names for each rank: neighbours lie in the same shards.
 std::string model_identity(const io::Checkpoint& checkpoint, const Communicator& world) {
     const auto names = checkpoint.names();
     std::vector<std::int64_t> fingerprints(names.size());
-    const Range mine = share(static_cast<int>(names.size()), world.size(), world.rank());
+    const Range mine = share(static_cast<int>(names.size()), world.size(), world.rank()); // neighbours share shards
     for (int i = mine.begin; i < mine.end; ++i)
         fingerprints[i] = static_cast<std::int64_t>(checkpoint.fingerprint(names[i]));
     world.sum(fingerprints.data(), fingerprints.size());
     return checkpoint.identity(fingerprints);
 }
-
-} // namespace
 
 InputIdentity identify(const RunInput& input, const Communicator& world) {
     return {model_identity(input.checkpoint, world),

@@ -52,6 +52,9 @@ const char* name_of(Arithmetic arithmetic);
 std::filesystem::path transfer_directory(const Options& options);
 std::filesystem::path lora_directory(const Options& options);
 
+/// io::Checkpoint::identity(), the work shared by the ranks. Collective.
+std::string model_identity(const io::Checkpoint& checkpoint, const Communicator& world);
+
 /// What tells the model and the tokens of a run from others.
 struct InputIdentity {
     std::string model;  ///< io::Checkpoint::identity()

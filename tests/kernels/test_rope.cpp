@@ -116,5 +116,18 @@ TEST(Rope, TableIsAccurateAtFarPositions) {
     EXPECT_NEAR(values(table.sine)[8191 * 2 + 1], std::sin(8191 / std::sqrt(500000.0)), 1e-7);
 }
 
+TEST(Rope, TableOfAnyPositionsIsThatOfAllOfThem) {
+    const auto llama = config(8, 500000);
+    const RopeTable<float> all(llama, 3001);
+    const RopeTable<float> some(llama, 3);
+    const std::vector<int> at = {3000, 0, 17};
+    set_positions(filled<Vector<double>>(rope_frequencies(llama), 4), filled<Vector<int>>({3000, 0, 17}, 3), 3, some);
+    for (std::size_t row = 0; row < at.size(); ++row)
+        for (int i = 0; i < 4; ++i) {
+            EXPECT_NEAR(values(some.cosine)[row * 4 + i], values(all.cosine)[at[row] * 4 + i], 1e-7);
+            EXPECT_NEAR(values(some.sine)[row * 4 + i], values(all.sine)[at[row] * 4 + i], 1e-7);
+        }
+}
+
 } // namespace
 } // namespace lolcats::test

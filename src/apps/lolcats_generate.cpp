@@ -1,0 +1,7 @@
+#include "lolcats/program.hpp"
+#include "src/stages/generate.hpp"
+
+int main(int argc, char** argv) {
+    return lolcats::run_program(argc, argv, "lolcats_generate", "generates text with the teacher or a linearised model",
+                                lolcats::generate);
+}
