@@ -203,7 +203,7 @@ std::string chosen_text(const Plan& plan) {
 }
 
 std::string choices_text(const Plan& plan) {
-    Rows rows = {{"k", "blocks", "ranks", "GB a block", "TB article", "TB here", "GB a rank", "h stage 0", "h stage 1",
+    TableRows rows = {{"k", "blocks", "ranks", "GB a block", "TB article", "TB here", "GB a rank", "h stage 0", "h stage 1",
                   "h stage 2", "fits"}};
     for (const BlockPlan& row : plan.choices) {
         const auto number = [](double x, int digits) { return fmt::format("{:.{}f}", x, digits); };

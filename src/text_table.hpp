@@ -12,10 +12,10 @@ inline std::string gigabytes(double bytes) {
     return fmt::format("{:.1f} GB", bytes / 1e9);
 }
 
-using Rows = std::vector<std::vector<std::string>>;
+using TableRows = std::vector<std::vector<std::string>>;
 
 /// Columns as wide as their widest cell, flush right.
-inline std::string aligned(const Rows& rows) {
+inline std::string aligned(const TableRows& rows) {
     std::vector<std::size_t> widths(rows.front().size());
     for (const auto& row : rows) {
         for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());

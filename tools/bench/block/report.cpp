@@ -89,7 +89,7 @@ std::string classes_text(const Figures& f) {
     for (const auto& [name, entry] : f.times) classes[class_of(name)] += entry.seconds;
     std::vector<std::pair<std::string, double>> order(classes.begin(), classes.end());
     std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
-    Rows rows = {{"class", "s a step", "share"}};
+    TableRows rows = {{"class", "s a step", "share"}};
     for (const auto& [name, time] : order) rows.push_back({name, number(time, 4), share(time, sum_of_split(f))});
     rows.push_back({"sum", number(sum_of_split(f), 4), ""});
     rows.push_back({"step in this mode", number(f.split_seconds, 4), ""});
@@ -103,7 +103,7 @@ double of_limit(const Figures& f, const Work& work, double time) {
 }
 
 std::string roofline_text(const Figures& f) {
-    Rows rows = {{"kernel", "calls", "s a step", "TFLOP", "GB", "TFLOP/s", "GB/s", "limited by", "of the limit"}};
+    TableRows rows = {{"kernel", "calls", "s a step", "TFLOP", "GB", "TFLOP/s", "GB/s", "limited by", "of the limit"}};
     std::vector<std::pair<std::string, KernelTimes::Entry>> order(f.times.begin(), f.times.end());
     std::sort(order.begin(), order.end(),
               [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
