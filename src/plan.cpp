@@ -203,8 +203,8 @@ std::string chosen_text(const Plan& plan) {
 }
 
 std::string choices_text(const Plan& plan) {
-    TableRows rows = {{"k", "blocks", "ranks", "GB a block", "TB article", "TB here", "GB a rank", "h stage 0", "h stage 1",
-                  "h stage 2", "fits"}};
+    TableRows rows = {{"k", "blocks", "ranks", "GB a block", "TB article", "TB here", "GB a rank", "h stage 0",
+                       "h stage 1", "h stage 2", "fits"}};
     for (const BlockPlan& row : plan.choices) {
         const auto number = [](double x, int digits) { return fmt::format("{:.{}f}", x, digits); };
         rows.push_back({std::to_string(row.block_layers), std::to_string(row.blocks), std::to_string(row.ranks),
