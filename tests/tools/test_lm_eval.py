@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from tool_support import ToolTest, load_model, logits, main, needs, run_tool, support, write_tokenizer
+from tool_support import ToolTest, load_model, logits, main, needs, run_here, run_tool, support, write_tokenizer
 
 TASK = """task: facts
 dataset_path: json
@@ -65,7 +65,7 @@ class Harness(ToolTest):
         support.shutil.copytree(support.TINY, model)
         write_tokenizer(model, 256)
         out = self.export("out", model=model, feature_maps=self.path("work") / "transfer")
-        done = self.run_tool("evaluate/lolcats_lm_eval", model=out, tasks="facts", include_path=self.directory,
+        done = self.run_tool("evaluate/lolcats_lm_eval", by=run_here, model=out, tasks="facts", include_path=self.directory,
                              dtype="float32", batch_size=7, device="cpu", json=self.path("scores.json"))
         figures = json.loads(self.path("scores.json").read_text())["tasks"]["facts"]
         self.assertEqual(figures["questions"], self.QUESTIONS)

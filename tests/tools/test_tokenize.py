@@ -127,7 +127,7 @@ class Text(Tokenize):
 
     def test_memory_does_not_grow_with_the_corpus(self):
         peaks = []
-        for count in (1, 40):
+        for count in (1, 20):
             name = f"{count}.jsonl"
             line = json.dumps({"text": words(self.rng.integers(4, 256, 2000))}) + "\n"
             self.path(name).write_text(line * 100 * count)
@@ -135,7 +135,7 @@ class Text(Tokenize):
                           out=self.path(f"{count}.h5"), processes=1, length=512)
             # The largest of all processes so far: a smaller one would hide behind those before it.
             peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
-        size = self.path("40.jsonl").stat().st_size
+        size = self.path("20.jsonl").stat().st_size
         print(f"\npeaks {[round(peak / 1e6) for peak in peaks]} MB, corpus {size / 1e6:.0f} MB")
         self.assertLess(peaks[1] - peaks[0], size / 2)
 
