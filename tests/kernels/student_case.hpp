@@ -9,6 +9,26 @@
 
 namespace lolcats::test {
 
+/// Two sequences, and two query heads a key/value head.
+inline StudentCase grouped_case(NearKeys near, FeatureMapKind map, int length, int window, bool affine = false) {
+    const AttentionShape shape{.batch = 2, .length = length, .heads = 4, .kv_heads = 2, .head_dim = 6};
+    return {shape, {near, window, map, map == FeatureMapKind::t2r ? shape.head_dim : 5, affine}};
+}
+
+inline std::string case_name(const StudentCase& c) {
+    return name(c.form.near) + "_" + feature_map_name(c.form.map) + "_T" + std::to_string(c.shape.length) + "_w" +
+           std::to_string(c.form.window) + (c.form.affine ? "_affine" : "");
+}
+
+template <class Real>
+StudentParameters<Real> student_parameters(const StudentCase& c, const NaiveInputs& in) {
+    return {.q_map = filled<Tensor3<Real>>(in.q_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
+            .k_map = filled<Tensor3<Real>>(in.k_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
+            .q_bias = vector<Real>(in.q_bias),
+            .k_bias = vector<Real>(in.k_bias),
+            .window_factors = vector<Real>(in.g)};
+}
+
 /// Inputs, parameters and results of the kernels for one case.
 template <class Real>
 struct StudentRun {
@@ -20,12 +40,7 @@ struct StudentRun {
 
     StudentRun(const StudentCase& c, const NaiveInputs& in)
         : c(c), q(matrix<Real>(c.rows(), c.query_width(), in.q)), k(matrix<Real>(c.rows(), c.kv_width(), in.k)),
-          v(matrix<Real>(c.rows(), c.kv_width(), in.v)),
-          parameters{.q_map = filled<Tensor3<Real>>(in.q_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
-                     .k_map = filled<Tensor3<Real>>(in.k_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
-                     .q_bias = vector<Real>(in.q_bias),
-                     .k_bias = vector<Real>(in.k_bias),
-                     .window_factors = vector<Real>(in.g)},
+          v(matrix<Real>(c.rows(), c.kv_width(), in.v)), parameters(student_parameters<Real>(c, in)),
           y(poisoned<Real>(c.rows(), c.query_width())), normalizer(poisoned<Real>(c.statistic_rows(), c.shape.length)) {
         student_attention(c.shape, c.form, parameters, q, k, v, y, normalizer);
     }

@@ -11,27 +11,8 @@
 namespace lolcats::test {
 namespace {
 
-constexpr int batch = 2;
+constexpr int batch = 2;       ///< of grouped_case
 constexpr int spare_slots = 1; ///< so that slots are not rows
-
-struct Case {
-    NearKeys near;
-    FeatureMapKind map;
-    int length;
-    int window;
-    bool affine;
-};
-
-StudentCase student_case(const Case& c) {
-    const AttentionShape shape{.batch = batch, .length = c.length, .heads = 4, .kv_heads = 2, .head_dim = 6};
-    const int f = c.map == FeatureMapKind::t2r ? shape.head_dim : 5;
-    return {shape, {c.near, c.window, c.map, f, c.affine}};
-}
-
-std::string case_name(const Case& c) {
-    return name(c.near) + "_" + feature_map_name(c.map) + "_T" + std::to_string(c.length) + "_w" +
-           std::to_string(c.window);
-}
 
 /// Takes the sequences of a case through the kernels that continue. Sequence b is in slot batch - b, not in slot b.
 template <class Real>
@@ -40,11 +21,7 @@ public:
     Recurrence(const StudentCase& c, const NaiveInputs& in, bool teacher)
         : c_(c), teacher_(teacher), q_(matrix<Real>(c.rows(), c.query_width(), in.q)),
           k_(matrix<Real>(c.rows(), c.kv_width(), in.k)), v_(matrix<Real>(c.rows(), c.kv_width(), in.v)),
-          parameters_{.q_map = filled<Tensor3<Real>>(in.q_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
-                      .k_map = filled<Tensor3<Real>>(in.k_map, c.shape.heads, c.shape.head_dim, c.form.feature_dim),
-                      .q_bias = vector<Real>(in.q_bias),
-                      .k_bias = vector<Real>(in.k_bias),
-                      .window_factors = vector<Real>(in.g)},
+          parameters_(student_parameters<Real>(c, in)),
           state_(c.shape, batch + spare_slots, teacher ? 0 : features(c.form.map, c.form.feature_dim),
                  teacher ? c.shape.length : ring_places(c.form.near, c.form.window)),
           rows_{Vector<int>("slots", batch), Vector<int>("positions", batch)},
@@ -138,16 +115,15 @@ std::vector<double> split_in(const StudentCase& c, const NaiveInputs& in, bool t
 TEST(RecurrentAttention, IsTheParallelFormAtAnySplit) {
     for (const NearKeys near : all_near_keys)
         for (const int window : {1, 4, 5}) {
-            const Case each{near, FeatureMapKind::hedgehog, 23, window, false};
-            const StudentCase c = student_case(each);
+            const StudentCase c = grouped_case(near, FeatureMapKind::hedgehog, 23, window);
             const NaiveInputs in = random_inputs(c, 40);
             const auto expected = naive_student(c.shape, c.form, in).y;
-            for (int first = 0; first <= each.length; ++first)
-                for (int second = first; second <= each.length; ++second) {
+            for (int first = 0; first <= c.shape.length; ++first)
+                for (int second = first; second <= c.shape.length; ++second) {
                     EXPECT_TRUE(close(split_in<double>(c, in, false, first, second), expected, 1e-11))
-                        << case_name(each) << " split at " << first << " and " << second;
+                        << case_name(c) << " split at " << first << " and " << second;
                     EXPECT_TRUE(close(split_in<float>(c, in, false, first, second), expected, 3e-6))
-                        << case_name(each) << " split at " << first << " and " << second;
+                        << case_name(c) << " split at " << first << " and " << second;
                 }
         }
 }
@@ -156,18 +132,17 @@ TEST(RecurrentAttention, HasAllFeatureMapsAndWindows) {
     for (const NearKeys near : all_near_keys)
         for (const auto map : all_feature_maps)
             for (const int window : {3, 16, 40}) {
-                const Case each{near, map, 37, window, true};
-                const StudentCase c = student_case(each);
+                const StudentCase c = grouped_case(near, map, 37, window, true);
                 const NaiveInputs in = random_inputs(c, 50);
                 const auto expected = naive_student(c.shape, c.form, in).y;
                 for (const auto& [first, second] : {std::pair{0, 0}, std::pair{11, 20}, std::pair{37, 37}})
                     EXPECT_TRUE(close(split_in<double>(c, in, false, first, second), expected, 1e-11))
-                        << case_name(each) << " split at " << first << " and " << second;
+                        << case_name(c) << " split at " << first << " and " << second;
             }
 }
 
 TEST(RecurrentAttention, OfTheTeacherIsItsParallelForm) {
-    const StudentCase c = student_case({NearKeys::terrace, FeatureMapKind::hedgehog, 133, 16, false});
+    const StudentCase c = grouped_case(NearKeys::terrace, FeatureMapKind::hedgehog, 133, 16);
     const NaiveInputs in = random_inputs(c, 60);
     const auto expected = naive_teacher(c.shape, in).y;
     for (const auto& [first, second] : {std::pair{0, 0}, std::pair{0, 64}, std::pair{5, 131}, std::pair{70, 133}}) {
@@ -180,7 +155,7 @@ TEST(RecurrentAttention, OfTheTeacherIsItsParallelForm) {
 TEST(RecurrentAttention, KeepsSequencesApart) {
     constexpr int ahead = 9;
     for (const NearKeys near : all_near_keys) {
-        const StudentCase c = student_case({near, FeatureMapKind::hedgehog, 31, 4, false});
+        const StudentCase c = grouped_case(near, FeatureMapKind::hedgehog, 31, 4);
         const NaiveInputs in = random_inputs(c, 70);
         Recurrence<double> recurrence(c, in, false);
         recurrence.take(1, 0, ahead);

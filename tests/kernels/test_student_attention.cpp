@@ -7,52 +7,32 @@
 namespace lolcats::test {
 namespace {
 
-struct Case {
-    NearKeys near;
-    FeatureMapKind map;
-    int length;
-    int window;
-    bool affine;
-};
-
-StudentCase student_case(const Case& c) {
-    const AttentionShape shape{.batch = 2, .length = c.length, .heads = 4, .kv_heads = 2, .head_dim = 6};
-    const int f = c.map == FeatureMapKind::t2r ? shape.head_dim : 5;
-    return {shape, {c.near, c.window, c.map, f, c.affine}};
-}
-
-std::string case_name(const Case& c) {
-    return name(c.near) + "_" + feature_map_name(c.map) + "_T" + std::to_string(c.length) + "_w" +
-           std::to_string(c.window) + (c.affine ? "_affine" : "");
-}
-
-std::vector<Case> cases() {
-    std::vector<Case> all;
+std::vector<StudentCase> cases() {
+    std::vector<StudentCase> all;
     for (const auto near : all_near_keys) {
         for (const int length : {1, 7, 16, 17, 32, 33, 47, 71, 96})
             for (const int window : {4, 5, 16, 64})
-                all.push_back({near, FeatureMapKind::hedgehog, length, window, false});
+                all.push_back(grouped_case(near, FeatureMapKind::hedgehog, length, window, false));
         for (const auto map : all_feature_maps)
-            for (const bool affine : {false, true}) all.push_back({near, map, 47, 8, affine});
+            for (const bool affine : {false, true}) all.push_back(grouped_case(near, map, 47, 8, affine));
     }
     return all;
 }
 
 TEST(StudentAttention, AgreesWithTheFormulas) {
-    for (const Case& each : cases()) {
-        const StudentCase c = student_case(each);
+    for (const StudentCase& c : cases()) {
         const NaiveInputs in = random_inputs(c, 100);
         const NaiveAttention expected = naive_student(c.shape, c.form, in);
         const StudentRun<double> exact(c, in);
-        EXPECT_TRUE(close(values(exact.y), expected.y, 1e-11)) << case_name(each);
-        EXPECT_TRUE(close(values(exact.normalizer), expected.statistics, 1e-11)) << case_name(each);
+        EXPECT_TRUE(close(values(exact.y), expected.y, 1e-11)) << case_name(c);
+        EXPECT_TRUE(close(values(exact.normalizer), expected.statistics, 1e-11)) << case_name(c);
         const StudentRun<float> single(c, in);
-        EXPECT_TRUE(close(values(single.y), expected.y, 3e-6)) << case_name(each);
+        EXPECT_TRUE(close(values(single.y), expected.y, 3e-6)) << case_name(c);
     }
 }
 
 TEST(StudentAttention, IsTheTeacherWhereNothingIsFar) {
-    const StudentCase c = student_case({NearKeys::terrace, FeatureMapKind::hedgehog, 32, 16, false});
+    const StudentCase c = grouped_case(NearKeys::terrace, FeatureMapKind::hedgehog, 32, 16);
     const NaiveInputs in = random_inputs(c, 7);
     EXPECT_TRUE(close(values(StudentRun<double>(c, in).y), naive_teacher(c.shape, in).y, 1e-11));
 }
@@ -60,7 +40,7 @@ TEST(StudentAttention, IsTheTeacherWhereNothingIsFar) {
 TEST(SoftmaxAttention, AgreesWithTheFormulas) {
     for (const int length : {1, 2, 5, 63, 64, 65, 130})
         for (const int kv_heads : {1, 2, 4}) {
-            StudentCase c = student_case({NearKeys::terrace, FeatureMapKind::hedgehog, length, 16, false});
+            StudentCase c = grouped_case(NearKeys::terrace, FeatureMapKind::hedgehog, length, 16);
             c.shape.kv_heads = kv_heads;
             const NaiveInputs in = random_inputs(c, 9);
             const NaiveAttention expected = naive_teacher(c.shape, in);

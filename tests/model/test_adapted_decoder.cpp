@@ -2,6 +2,7 @@
 #include "kernels/dropout.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/model/lm_head.hpp"
+#include "tests/model/small_config.hpp"
 
 #include <gtest/gtest.h>
 
@@ -16,20 +17,6 @@ constexpr int batch = 2;
 constexpr int length = 13;
 constexpr int rank = 2;
 constexpr int feature_dim = 3;
-
-ModelConfig small_config() {
-    ModelConfig config{};
-    config.hidden_size = 12;
-    config.intermediate_size = 10;
-    config.layers = 1;
-    config.heads = 4;
-    config.kv_heads = 2;
-    config.head_dim = 6;
-    config.vocab_size = 11;
-    config.rms_norm_eps = 1e-5;
-    config.rope_theta = 100;
-    return config;
-}
 
 double random_value(std::uint64_t stream, std::size_t i) {
     return static_cast<double>(mix_bits(mix_bits(stream) + i) >> 11) * 0x1.0p-52 - 1;
@@ -106,7 +93,7 @@ struct Case {
 
 class AdaptedDecoderGradient : public ::testing::TestWithParam<Case> {
 protected:
-    ModelConfig config = small_config();
+    ModelConfig config = test::small_config(1);
     int f = GetParam().map == FeatureMapKind::t2r ? config.head_dim : feature_dim;
     AttentionShape shape = attention_shape(config, batch, length);
     StudentForm form{GetParam().near, 3, GetParam().map, f, GetParam().affine};

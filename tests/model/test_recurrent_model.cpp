@@ -1,5 +1,6 @@
 /// A model of several layers that takes its tokens in pieces and steps against its parallel form.
 #include "src/model/recurrent_model.hpp"
+#include "tests/model/small_config.hpp"
 #include "tests/support/arrays.hpp"
 #include "tests/support/compare.hpp"
 
@@ -15,17 +16,7 @@ constexpr int rank = 2;
 constexpr int feature_dim = 3;
 
 ModelConfig config() {
-    ModelConfig config{};
-    config.hidden_size = 12;
-    config.intermediate_size = 10;
-    config.layers = layers;
-    config.heads = 4;
-    config.kv_heads = 2;
-    config.head_dim = 6;
-    config.vocab_size = 11;
-    config.rms_norm_eps = 1e-5;
-    config.rope_theta = 100;
-    return config;
+    return small_config(layers);
 }
 
 /// Draws one array after the other.
