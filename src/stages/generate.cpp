@@ -7,10 +7,14 @@
 #include "src/stages/session.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <optional>
+#include <set>
+#include <span>
 #include <spdlog/spdlog.h>
 
 namespace lolcats {
@@ -27,7 +31,7 @@ struct Text {
 };
 
 /// Tokens and the seconds they took.
-struct Pace {
+struct Throughput {
     std::int64_t tokens = 0;
     double seconds = 0;
 
@@ -113,11 +117,12 @@ private:
             const std::int64_t before = loaded_ ? loaded_->place(static_cast<std::int64_t>(i)).position : 0;
             most = std::max(most, before + static_cast<std::int64_t>(prompts_[i].size()) + options_.max_new_tokens);
         }
-        const int limit = source_.config().sliding_window;
-        if (most > (limit > 0 ? limit : std::numeric_limits<int>::max()))
+        const int window = source_.config().sliding_window;
+        const int limit = window > 0 ? window : std::numeric_limits<int>::max();
+        if (most > limit)
             fail("a text of {} tokens would be longer than the {} that the model computes rightly; lower "
                  "--max-new-tokens, or give shorter prompts",
-                 most, limit > 0 ? limit : std::numeric_limits<int>::max());
+                 most, limit);
         return static_cast<int>(most);
     }
 
@@ -229,8 +234,8 @@ private:
     Kokkos::View<const float**, Kokkos::LayoutRight, Kokkos::HostSpace> host_logits_;
     std::vector<int> active_;
     TokenIds last_tokens_;
-    Pace reading_;
-    Pace writing_;
+    Throughput reading_;
+    Throughput writing_;
 };
 
 } // namespace
