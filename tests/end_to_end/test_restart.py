@@ -9,6 +9,7 @@ LOLCATS_SEED which.
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -108,8 +109,9 @@ class Restart(support.TestCase):
             time.sleep(0.01)
 
     def checkpoints(self, place):
-        """Complete ones, oldest first."""
-        return sorted(path for path in (self.work / place).glob("state/**/step_*") if path.name[5:].isdigit())
+        """Complete ones, oldest first. The program renames meanwhile: os.walk passes over what has just gone."""
+        return sorted(Path(parent, name) for parent, names, _ in os.walk(self.work / place / "state")
+                      for name in names if re.fullmatch(r"step_\d+", name))
 
     def stop_in(self, program, place, ranks=0, stop=signal.SIGUSR1, **changes):
         """Stops the stage by a signal once it has a checkpoint in `place`; it must end with status 85."""
