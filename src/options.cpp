@@ -54,7 +54,7 @@ std::vector<Setting> files_settings(Options& o) {
     const auto* files = "Files";
     return {
         {"model", &o.model, files, "Hugging Face directory of the teacher"},
-        {"tokens", &o.tokens, files, "HDF5 token store: /tokens int32 [n,T], optional /labels"},
+        {"tokens", &o.tokens, files, "HDF5 token store: /tokens int32 [n,T], optional /labels and /distances"},
         {"work", &o.work, files, "directory that receives hidden/, transfer/ and lora/"},
         {"feature-maps", &o.feature_maps, files, "safetensors file or directory of trained feature maps"},
         {"adapter", &o.adapter, files, "PEFT directory of a trained LoRA adapter"},
@@ -87,7 +87,8 @@ std::vector<Setting> method_settings(Options& o) {
         {"recipe",
          &o.recipe,
          method,
-         "what settings left open are: the paper's, or those that measured best (docs/quality.md)",
+         "what settings left open are: the paper's, or those that measured best "
+         "(docs/results/2026-11-25-quality-tiny.md)",
          {"paper", "robust"}},
         {"window-dropout",
          &o.window_dropout,
@@ -585,6 +586,16 @@ std::optional<double> parse_duration(const std::string& text) {
     return ((number(1) * 24 + number(2)) * 60 + number(3)) * 60 + number(4);
 }
 
+/// What measured best on the tiny teacher (docs/results/2026-11-25-quality-tiny.md), where the user left it open.
+void apply_recipe(Options& options) {
+    if (options.recipe != "robust") return;
+    const auto settle = [&](const char* name, auto& value, const auto& measured) {
+        if (!options.is_given(name)) value = measured;
+    };
+    settle("far-xent-factor", options.far_xent_factor, 1.0);
+    settle("kl-factor", options.kl_factor, 1.0);
+}
+
 void refuse_contradictions(const Options& options) {
     static_cast<void>(wall_seconds(options));
     if (options.fresh && options.verify)
@@ -613,6 +624,7 @@ bool parse_options(int argc, const char* const* argv, const std::string& program
         assign(*setting, std::string("--") + setting->name, texts);
         options.given.insert(setting->name);
     }
+    apply_recipe(options);
     refuse_contradictions(options);
     return true;
 }

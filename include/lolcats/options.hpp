@@ -14,7 +14,7 @@ namespace lolcats {
 struct Options {
     // Files
     std::string model;             ///< Hugging Face directory of the teacher
-    std::string tokens;            ///< HDF5 token store: /tokens int32 [n,T], optional /labels
+    std::string tokens;            ///< HDF5 token store: /tokens int32 [n,T], optional /labels and /distances
     std::string work = "work";     ///< directory that receives hidden/, transfer/ and lora/
     std::string feature_maps;      ///< safetensors file or directory of trained feature maps
     std::string adapter;           ///< PEFT directory of a trained LoRA adapter
