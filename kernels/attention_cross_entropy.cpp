@@ -17,12 +17,13 @@ struct CrossEntropyTiles : StudentTiles<Real> {
     Real* q_dphi;   ///< [w, p]
     Real* dz;       ///< [w, f]
     Real* k_dphi;   ///< [T, p]
+    Real* all_phi;  ///< [T, p], of the keys: every chunk of queries reads them again
 
     KOKKOS_INLINE_FUNCTION CrossEntropyTiles(Scratch<Real>& scratch, std::size_t w, std::size_t d, std::size_t f,
                                              std::size_t p, std::size_t length)
         : StudentTiles<Real>(scratch, w, d, f, p), teacher(scratch.take(2 * w * w)), row_loss(scratch.take(w)),
           row_mass(scratch.take(w)), far_sum(scratch.take(w)), q_dphi(scratch.take(w * p)), dz(scratch.take(w * f)),
-          k_dphi(scratch.take(length * p)) {}
+          k_dphi(scratch.take(length * p)), all_phi(scratch.take(length * p)) {}
 };
 
 /// The keys of one tile: the local ones of a chunk, or one whole chunk farther back.
@@ -60,6 +61,7 @@ struct HeadCrossEntropy {
     template <class Visit>
     KOKKOS_INLINE_FUNCTION double run(const Visit& visit) const {
         double loss = 0;
+        key_features();
         for (int index = 0; index < head.chunks(); ++index) {
             const Chunk chunk = Chunk::at(head, index);
             head.q_map.forward(team, chunk.count, head.q(chunk.first), head.rows.q_stride, t.q_z, t.q_phi);
@@ -76,6 +78,18 @@ struct HeadCrossEntropy {
         return loss;
     }
 
+    KOKKOS_INLINE_FUNCTION void key_features() const {
+        for (int index = 0; index < head.chunks(); ++index) {
+            const Chunk chunk = Chunk::at(head, index);
+            head.k_map.forward(team, chunk.count, head.k(chunk.first), head.rows.kv_stride, t.k_z,
+                               t.all_phi + static_cast<std::size_t>(chunk.first) * p);
+        }
+    }
+
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION const Real* k_phi(const KeyTile& keys) const {
+        return t.all_phi + static_cast<std::size_t>(keys.first) * p;
+    }
+
     template <class Body>
     KOKKOS_INLINE_FUNCTION void for_each_tile(const Chunk& chunk, const Body& body) const {
         for (int first = 0; first < chunk.key_first; first += head.window) body(KeyTile{first, head.window, false});
@@ -87,9 +101,8 @@ struct HeadCrossEntropy {
         if (keys.local) {
             local_weights(team, head, t, chunk);
         } else {
-            head.k_map.forward(team, keys.count, head.k(keys.first), head.rows.kv_stride, t.k_z, t.k_phi);
-            score_tile(team, chunk.count, keys.count, p, head.lambda, static_cast<const Real*>(t.q_phi), p,
-                       static_cast<const Real*>(t.k_phi), p, t.packed, t.weights, keys.count);
+            score_tile(team, chunk.count, keys.count, p, head.lambda, static_cast<const Real*>(t.q_phi), p, k_phi(keys),
+                       p, t.packed, t.weights, keys.count);
         }
     }
 
@@ -163,8 +176,8 @@ struct HeadCrossEntropy {
         });
         if (keys.local && !head.has_local_far()) return;
         const Real* gradient = t.weights;
-        tile::multiply(team, chunk.count, p, keys.count, Real(1), tile::plain(gradient, keys.count),
-                       static_cast<const Real*>(t.k_phi), p, t.q_dphi, p, true);
+        tile::multiply(team, chunk.count, p, keys.count, Real(1), tile::plain(gradient, keys.count), k_phi(keys), p,
+                       t.q_dphi, p, true);
         tile::multiply(team, keys.count, p, chunk.count, Real(1), tile::transposed(gradient, keys.count),
                        static_cast<const Real*>(t.q_phi), p, t.k_dphi + static_cast<std::size_t>(keys.first) * p, p,
                        true);
