@@ -24,6 +24,7 @@ namespace detail {
 template <class Real>
 KOKKOS_INLINE_FUNCTION Real shifted_exponentials(int f, Real sign, const Real* z, Real* out) {
     Real top = sign * z[0];
+#pragma omp simd reduction(max : top)
     for (int j = 1; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
     for (int j = 0; j < f; ++j) out[j] = exponential(sign * z[j] - top);
     return tile::sum(f, out);
@@ -45,6 +46,7 @@ KOKKOS_INLINE_FUNCTION Real through_clamp(Real phi, Real gradient) {
 template <class Real>
 KOKKOS_INLINE_FUNCTION void softmax_half_gradient(int f, Real sign, const Real* phi, const Real* dphi, Real* dz) {
     Real mean = 0;
+#pragma omp simd reduction(+ : mean)
     for (int j = 0; j < f; ++j) mean += phi[j] * through_clamp(phi[j], dphi[j]);
     for (int j = 0; j < f; ++j) dz[j] += sign * phi[j] * (through_clamp(phi[j], dphi[j]) - mean);
 }

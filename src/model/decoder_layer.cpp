@@ -183,12 +183,24 @@ void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const Laye
 template <class Real>
 void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                    const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                                   const Matrix<Real>& x) {
+                                   const Matrix<Real>& x, const Matrix<Real>& entered) {
     const auto act = for_shape(activations_, shape);
     run_to_middle(shape, weights, layer, streams, x, act);
-    swiglu(act.gate, act.up);
+    auto gated = act.up;
+    held_ = entered.data();
+    if (held_ != nullptr) { // up is needed once more
+        allocate_gradients();
+        gated = first_rows(gradients_.wide, shape.rows());
+        Kokkos::deep_copy(Execution(), gated, act.up);
+    }
+    swiglu(act.gate, gated);
     Kokkos::deep_copy(Execution(), x, act.middle);
-    context_.gemm.linear(act.up, weights.down, x, true);
+    context_.gemm.linear(gated, weights.down, x, true);
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::allocate_gradients() {
+    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_, form_.feature_dim);
 }
 
 /// dx: gradient of the layer's output; gradients_.middle becomes that of act.middle.
@@ -249,9 +261,10 @@ template <class Real>
 void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                     const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
                                     const Matrix<Real>& x, const Matrix<Real>& dx) {
-    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_, form_.feature_dim);
+    allocate_gradients();
     const auto act = for_shape(activations_, shape);
-    run_to_middle(shape, weights, layer, streams, x, act);
+    if (x.data() != held_) run_to_middle(shape, weights, layer, streams, x, act);
+    held_ = nullptr;
     mlp_backward(weights, act, dx);
     attention_backward(shape, weights, layer, streams, act);
     const int n = shape.rows();

@@ -73,12 +73,13 @@ public:
     AdaptedDecoder(const LayerContext<Real>& context, const AttentionShape& largest, const StudentForm& form,
                    const LoraForm& lora);
 
-    /// x[n, D] passes through the layer. Leaves the activations that `backward` needs.
+    /// x[n, D] passes through the layer. Where `entered`, a copy of x, is given, the activations are held for the
+    /// backward pass from it, until another layer passes.
     void forward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
-                 const DropoutStreams& streams, const Matrix<Real>& x);
+                 const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& entered = {});
 
-    /// Recomputes the layer from the x[n, D] that entered it, turns dx[n, D], the gradient of what left it, into that
-    /// of x, and adds to the gradients the layer keeps.
+    /// Recomputes the layer from the x[n, D] that entered it, unless its activations are held, turns dx[n, D], the
+    /// gradient of what left it, into that of x, and adds to the gradients the layer keeps.
     void backward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
                   const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& dx);
 
@@ -95,6 +96,7 @@ private:
                         const LayerActivations<Real>& act);
     void run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
                        const DropoutStreams& streams, const Matrix<Real>& x, const LayerActivations<Real>& act);
+    void allocate_gradients();
     void mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& dx);
     void attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                             const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
@@ -107,6 +109,7 @@ private:
     LoraForm lora_;
     LayerActivations<Real> activations_;
     LayerGradients<Real> gradients_; ///< allocated when first needed
+    const Real* held_ = nullptr;     ///< what entered the layer whose activations are held
     LoraScratch<Real> lora_scratch_;
     AttentionShape largest_;
     std::optional<BranchChoice> choice_;

@@ -59,7 +59,7 @@ public:
             if (!batch.empty()) evaluate(batch);
             if (!options_.save_logits.empty()) collect_logits(all, turn);
             pace.advance(1);
-            if (world_.rank() == 0 && (turn + 1) % 64 == 0) spdlog::info(pace.text());
+            if (world_.rank() == 0 && ((turn + 1) % 64 == 0 || pace.is_done())) spdlog::info(pace.text());
         }
         const Scores scores = total();
         if (scores.tokens == 0)
