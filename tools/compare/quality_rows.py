@@ -79,6 +79,7 @@ def block_rows():
 
 # What the robust recipe is made of, each on top of the paper's. Table, name, stage 1, stage 2.
 INGREDIENTS = (
+    ("the paper's recipe", {}, {}),
     ("far cross-entropy in stage 1", {"far-xent-factor": 1}, {}),
     ("whole cross-entropy in stage 1", {"xent-factor": 1}, {}),
     ("window dropout 0.5, both stages", {"window-dropout": 0.5}, {"window-dropout": 0.5}),
@@ -87,6 +88,7 @@ INGREDIENTS = (
     ("normalized layer losses", {"layer-loss": "normalized"}, {}),
     ("maps trained on in stage 2", {}, {"train-feature-maps": True}),
     ("divergence from the teacher in stage 2", {}, {"kl-factor": 1}),
+    ("maps and divergence in stage 2", {}, {"train-feature-maps": True, "kl-factor": 1}),
     ("one layer keeps softmax", {}, {"keep-softmax-layers": 1}),
 )
 
