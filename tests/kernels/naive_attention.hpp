@@ -83,7 +83,7 @@ inline std::vector<double> naive_activation(FeatureMapKind kind, const std::vect
 /// phi(x) of the d values at x for one head's map, d x f.
 inline std::vector<double> naive_features(const StudentForm& form, int d, const double* x, const double* map,
                                           double bias) {
-    std::vector<double> z(form.feature_dim, form.map == FeatureMapKind::t2r ? bias : 0);
+    std::vector<double> z(form.feature_dim, has_bias(form.map) ? bias : 0);
     for (int c = 0; c < d; ++c)
         for (int j = 0; j < form.feature_dim; ++j) z[j] += x[c] * map[c * form.feature_dim + j];
     return naive_activation(form.map, z);
