@@ -139,13 +139,14 @@ class Programs(ToolTest):
 
 class Files(ToolTest):
     """What is written, and what is refused; needs no PyTorch."""
+    # Each tool runs as a user would run it in one test at least, and in this process where it has to be run often.
 
     def golden(self, **options):
         return {"model": support.GOLDEN / "model", "feature_maps": GOLDEN_MAPS, "attention": "terrace", **GOLDEN_FORM,
                 **options}
 
     def test_weights_are_the_teachers_bytes(self):
-        directory = self.export("out", **self.golden())
+        directory = self.export("out", by=run_tool, **self.golden())
         written = support.read_safetensors(directory / "model.safetensors")
         for name, array in support.read_safetensors(support.GOLDEN / "model" / "model.safetensors").items():
             self.assert_same_numbers(written.pop(name), array, name)
@@ -192,7 +193,7 @@ class Files(ToolTest):
         self.assertEqual(actual["loss"], expected["loss"])
 
     def refuse(self, *words, **options):
-        done = run_tool("export/lolcats_export", out=self.path("out"), **self.golden(**options))
+        done = run_here("export/lolcats_export", out=self.path("out"), **self.golden(**options))
         self.assert_refused(done, *words)
         self.assertEqual([path.name for path in self.directory.glob("*out*")], [])
 

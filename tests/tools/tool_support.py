@@ -79,9 +79,9 @@ class ToolTest(support.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr[-3000:])
         return done
 
-    def export(self, name, **options):
+    def export(self, name, by=run_here, **options):
         """The exported directory."""
-        self.run_tool("export/lolcats_export", out=self.path(name), **options)
+        self.run_tool("export/lolcats_export", by=by, out=self.path(name), **options)
         return self.path(name)
 
     def assert_refused(self, done, *words):
