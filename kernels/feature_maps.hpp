@@ -12,7 +12,7 @@
 
 namespace lolcats {
 
-enum class FeatureMapKind { hedgehog, hedgehog_half, t2r, exp_dim, exp_dim_half, pos_elu, count };
+enum class FeatureMapKind { hedgehog, hedgehog_half, t2r, exp_dim, exp_dim_half, pos_elu, dpfp, count };
 
 template <class Real>
 inline constexpr Real feature_floor = Real(1e-12);
@@ -180,6 +180,31 @@ struct FeatureMap<FeatureMapKind::pos_elu> : CommonMap {
     template <class Real>
     LOLCATS_FUNCTION static void backward(int f, const Real* z, const Real* phi, FeatureGradient<Real> dphi, Real* dz) {
         for (int j = 0; j < f; ++j) dz[j] = dphi[j] * (z[j] > 0 ? Real(1) : phi[j]);
+    }
+};
+
+/// r_j r_{j-1}, cyclic, of r = relu([z, -z]): DPFP with nu = 1 (Schlag et al. 2021, arXiv 2102.11174).
+template <>
+struct FeatureMap<FeatureMapKind::dpfp> : CommonMap {
+    static constexpr const char* name = "dpfp";
+    static constexpr int outputs = 2;
+
+    template <class Real>
+    LOLCATS_FUNCTION static Real part(int f, const Real* z, int j) {
+        const Real x = j < f ? z[j] : -z[j - f];
+        return x < 0 ? Real(0) : x; // keeps a NaN
+    }
+    template <class Real>
+    LOLCATS_FUNCTION static void forward(int f, const Real* z, Real* phi) {
+        for (int j = 0; j < 2 * f; ++j) phi[j] = part(f, z, j) * part(f, z, j > 0 ? j - 1 : 2 * f - 1);
+    }
+    template <class Real>
+    LOLCATS_FUNCTION static void backward(int f, const Real* z, const Real*, FeatureGradient<Real> dphi, Real* dz) {
+        for (int j = 0; j < 2 * f; ++j) {
+            const int next = j + 1 < 2 * f ? j + 1 : 0;
+            const Real dr = dphi[j] * part(f, z, j > 0 ? j - 1 : 2 * f - 1) + dphi[next] * part(f, z, next);
+            if (part(f, z, j) > 0) dz[j % f] += j < f ? dr : -dr;
+        }
     }
 };
 
