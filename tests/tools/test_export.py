@@ -13,7 +13,7 @@ from tool_support import ToolTest, load_model, logits, main, needs, run_here, ru
 import reference
 
 FORMS = ("terrace", "sliding", "none")
-MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu")
+MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu", "dpfp")
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}
 GOLDEN_FORM = {"window": 16, "feature_map": "hedgehog"}
