@@ -1,5 +1,6 @@
 #include "lolcats/plan.hpp"
 
+#include "kernels/feature_maps.hpp"
 #include "lolcats/error.hpp"
 #include "src/block_layout.hpp"
 #include "src/text_table.hpp"
@@ -45,7 +46,7 @@ double flops_per_token_layer(const ModelConfig& m) {
 
 int feature_dim(const ModelConfig& m, const Options& options) {
     if (options.feature_dim != 0) return options.feature_dim;
-    return options.feature_map == "t2r" ? m.head_dim : m.head_dim / 2;
+    return usual_feature_dim(feature_map_kind(options.feature_map), m.head_dim);
 }
 
 double layer_lora_parameters(const ModelConfig& m, const Options& options) {
@@ -235,7 +236,7 @@ nlohmann::ordered_json to_json(const BlockPlan& row) {
 } // namespace
 
 double layer_map_parameters(const ModelConfig& m, const Options& options) {
-    const double bias = options.feature_map == "t2r" ? 1 : 0;
+    const double bias = has_bias(feature_map_kind(options.feature_map)) ? 1 : 0;
     const double map = static_cast<double>(m.head_dim) * feature_dim(m, options) + bias;
     return m.heads * ((options.tie_feature_maps ? 1 : 2) * map + 1);
 }
