@@ -85,20 +85,23 @@ std::array<double, plan_stages> memory_of(const Plan& plan, const Options& optio
     const double kept =
         row.layers_per_rank * micro_tokens * m.hidden_size * weight_bytes_each(options) * row.pipeline_ranks;
     const double logits = 2 * micro_tokens * m.vocab_size * work_bytes;
+    // The teacher beside the model, with a residual stream of its own.
+    const double distilled = options.kl_factor > 0 ? teacher + micro_tokens * m.hidden_size * work_bytes : 0;
     return {weights + teacher, weights + teacher + student + maps * trained_bytes,
-            weights + head + kept + 2 * (teacher + student) + logits + maps_bytes + lora * trained_bytes};
+            weights + head + kept + 2 * (teacher + student) + logits + distilled + maps_bytes + lora * trained_bytes};
 }
 
 /// Fills in the hours. Stage 0 runs the teacher once over the data and writes its states, stage 1 reads them back and
 /// runs the teacher again every epoch, stage 2 is three forward passes' work (forward, recomputation, gradient of the
-/// activations). Every stage reads the weights once.
+/// activations), and one more where the teacher is distilled. Every stage reads the weights once.
 void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
     const double data_ranks = static_cast<double>(row.ranks) / row.pipeline_ranks;
     const double pass =
         plan.tokens * plan.flops_per_token_layer * row.layers_per_rank / (data_ranks * plan.flops) / hour;
     const double load = plan.weight_bytes / plan.bandwidth / hour;
     const double states = row.store_bytes / plan.bandwidth / hour;
-    row.compute_hours = {pass, pass * options.epochs, 3 * pass * options.epochs};
+    const int passes = options.kl_factor > 0 ? 4 : 3;
+    row.compute_hours = {pass, pass * options.epochs, passes * pass * options.epochs};
     row.io_hours = {load + states, load + states * options.epochs, load};
     for (int i = 0; i < plan_stages; ++i) row.hours[i] = row.compute_hours[i] + row.io_hours[i];
 }
