@@ -23,7 +23,8 @@ void allocate(Kokkos_Profiling_SpaceHandle space, const char*, const void*, std:
     if (!is_default_memory(space)) return;
     const std::int64_t now = bytes_now += static_cast<std::int64_t>(size);
     std::int64_t largest = bytes_largest;
-    while (now > largest && !bytes_largest.compare_exchange_weak(largest, now)) {}
+    while (now > largest && !bytes_largest.compare_exchange_weak(largest, now)) {
+    }
 }
 
 void deallocate(Kokkos_Profiling_SpaceHandle space, const char*, const void*, std::uint64_t size) {

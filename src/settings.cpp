@@ -299,7 +299,7 @@ std::string describe(const Bounds& bounds) {
 }
 
 std::string type_name(const Setting& setting) {
-    if (!setting.choices.empty()) return "{" + join(setting.choices, ",") + "}";
+    if (!setting.choices.empty()) return fmt::format("{{{}}}", join(setting.choices, ","));
     return std::visit(Overloaded{[](const std::string*) { return "TEXT"; }, [](const Words*) { return "LIST"; },
                                  [](const int*) { return "INT"; }, [](const std::uint64_t*) { return "INT"; },
                                  [](const double*) { return "NUMBER"; }, [](const bool*) { return ""; }},
