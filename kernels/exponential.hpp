@@ -1,7 +1,8 @@
 #pragma once
 /// exp for inner loops: branch-free in single precision, so that compilers vectorise it without -ffast-math.
-#include <Kokkos_Core.hpp>
+#include "kernels/function.hpp"
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -11,7 +12,8 @@ namespace detail {
 
 /// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2; exp(r) by a polynomial of degree 7 (error < 2
 /// ulp). NaN stays NaN. Below -87.3 the result is the smallest normal number instead of a subnormal one or zero.
-inline float exponential_host(float x) {
+/// Inlined whatever its size, or no loop around it is vectorised.
+[[gnu::always_inline]] inline float exponential_host(float x) {
     constexpr float round_shift = 12582912.0F; // 1.5 * 2^23: adding it rounds to an integer kept in the low bits
     x = x > 88.0F ? 88.0F : x;
     x = x < -87.3F ? -87.3F : x;
@@ -35,13 +37,17 @@ inline float exponential_host(float x) {
 
 } // namespace detail
 
-KOKKOS_INLINE_FUNCTION float exponential(float x) {
-    KOKKOS_IF_ON_HOST((return detail::exponential_host(x);))
-    KOKKOS_IF_ON_DEVICE((return Kokkos::exp(x);))
+LOLCATS_FUNCTION inline float exponential(float x) {
+#ifdef __CUDA_ARCH__
+    return expf(x);
+#else
+    return detail::exponential_host(x);
+#endif
 }
 
-KOKKOS_INLINE_FUNCTION double exponential(double x) {
-    return Kokkos::exp(x);
+LOLCATS_FUNCTION inline double exponential(double x) {
+    using std::exp;
+    return exp(x);
 }
 
 } // namespace lolcats

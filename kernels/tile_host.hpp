@@ -57,18 +57,16 @@ struct Simd {
     using Lanes __attribute__((vector_size(vector_bytes))) = Real;
     using Places __attribute__((vector_size(vector_bytes))) =
         std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
-    static Lanes load(const Real* data) {
-        Lanes lanes;
-        std::memcpy(&lanes, data, sizeof lanes);
-        return lanes;
-    }
+    /// The same, anywhere in memory.
+    using Stored __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias)) = Real;
+    static Lanes load(const Real* data) { return *reinterpret_cast<const Stored*>(data); }
     /// The first `count`, zero after them.
     static Lanes load(const Real* data, int count) {
         Lanes lanes{};
         for (int i = 0; i < count; ++i) lanes[i] = data[i];
         return lanes;
     }
-    static void store(const Lanes& lanes, Real* data) { std::memcpy(data, &lanes, sizeof lanes); }
+    static void store(const Lanes& lanes, Real* data) { *reinterpret_cast<Stored*>(data) = lanes; }
     static void store(const Lanes& lanes, Real* data, int count) {
         for (int i = 0; i < count; ++i) data[i] = lanes[i];
     }

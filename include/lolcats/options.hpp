@@ -3,6 +3,8 @@
 ///
 /// A field named `a_b` is the command-line option `--a-b` and the TOML key `a-b`. Zero or empty means "derive it", as
 /// said beside the field. src/options.cpp holds the one table of names, help texts and ranges.
+#include "lolcats/programs.hpp"
+
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <set>
@@ -28,8 +30,8 @@ struct Options {
     int block_layers = 0;                       ///< k, decoder layers in a block; 0: all of them (joint)
     int window = 64;                            ///< w, width of the softmax window
     std::string attention = "terrace";          ///< teacher | terrace | sliding | none
-    std::string feature_map = "hedgehog";       ///< hedgehog | hedgehog_half | t2r | exp_dim | exp_dim_half | pos_elu
-    int feature_dim = 0;                        ///< f; 0: half the head dimension (t2r: the head dimension)
+    std::string feature_map = "hedgehog";       ///< see kernels/feature_maps.hpp
+    int feature_dim = 0;                        ///< f; 0: half the head dimension; all of it if the map is square
     std::string feature_map_init = "uniform";   ///< uniform | identity
     bool tie_feature_maps = false;              ///< one map for queries and keys
     bool affine_attention_factors = false;      ///< weigh the linear branch by 1 - gamma instead of 1
@@ -132,8 +134,7 @@ double wall_seconds(const Options& options);
 /// Reads the configuration file and the command line. Unknown keys, values out of range and missing files throw Error;
 /// the nearest known key is named. `--help` and `--version` put what is to be printed (by one rank) in `text` and
 /// return false: the program has nothing left to do.
-bool parse_options(int argc, const char* const* argv, const std::string& program, const std::string& purpose,
-                   Options& options, std::string& text);
+bool parse_options(int argc, const char* const* argv, const ProgramText& program, Options& options, std::string& text);
 
 /// The resolved settings in the order of their table, for the run deck stored in what is written.
 nlohmann::ordered_json to_json(const Options& options);

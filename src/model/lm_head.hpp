@@ -3,6 +3,7 @@
 /// than [rows_at_once, V] logits exist.
 #include "kernels/cross_entropy.hpp"
 #include "lolcats/model.hpp"
+#include "src/work_sizes.hpp"
 
 #include <functional>
 
@@ -18,7 +19,7 @@ struct Distillation {
 template <class Real>
 class LmHead {
 public:
-    static constexpr int rows_at_once = 256;
+    static constexpr int rows_at_once = head_rows;
     /// Sees logits[rows, V] of the rows from `first` on.
     using LogitsVisitor = std::function<void(int first, const Matrix<Real>& logits)>;
 

@@ -7,6 +7,7 @@
 #include "lolcats/program.hpp"
 #include "src/attempt.hpp"
 #include "src/pace.hpp"
+#include "src/stages/array_report.hpp"
 #include "src/stages/model_stage.hpp"
 #include "src/stages/run_identity.hpp"
 #include "src/stages/softmax_layers.hpp"
@@ -152,12 +153,23 @@ public:
             batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); },
             [&] { return checkpoints_.go_on(stage_.trained(), progress_, log_ ? &*log_ : nullptr); });
         if (!finished) return false;
+        arrays_.finish(world_, array_bytes());
         write();
         if (world_.rank() == 0) checkpoints_.finish();
         return true;
     }
 
 private:
+    /// Of this rank, as foretold.
+    [[nodiscard]] double array_bytes() const {
+        const RunPlan plan(input_, options_, run_.arithmetic, world_.size());
+        const Range blocks = blocks_of_stage(input_.layout.blocks, mesh_.pipeline_ranks, mesh_.stage);
+        const int layers = input_.layout.layers_of(blocks).size();
+        const auto batch = share(options_.batch_size, mesh_.data_ranks, mesh_.replica).size();
+        const int micro_batches = (batch + options_.micro_batch - 1) / options_.micro_batch;
+        return lora_stage_memory(plan.plan, plan.options, {layers, mesh_.stage, mesh_.pipeline_ranks, micro_batches});
+    }
+
     void prepare_parameters() {
         stage_.allocate_parameters();
         stage_.students().initialize(options_.feature_map_init, options_.seed);
@@ -288,6 +300,7 @@ private:
     const RunInput& input_;
     const Communicator& world_;
     const Mesh& mesh_;
+    const ArrayReport arrays_;
     Batches batches_;
     WindowDropout window_dropout_;
     Progress progress_;

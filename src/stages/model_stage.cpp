@@ -10,8 +10,7 @@ namespace lolcats {
 namespace {
 
 Range layers_of_stage(const RunInput& input, const Mesh& mesh) {
-    const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
-    return {input.layout.layers_of(blocks.begin).begin, input.layout.layers_of(blocks.end - 1).end};
+    return input.layout.layers_of(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage));
 }
 
 } // namespace

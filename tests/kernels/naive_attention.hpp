@@ -76,6 +76,12 @@ inline std::vector<double> naive_activation(FeatureMapKind kind, const std::vect
         for (const double x : z) out.push_back(std::max(x, 0.0));
     if (kind == FeatureMapKind::pos_elu)
         for (const double x : z) out.push_back(1 + (x > 0 ? x : std::exp(x) - 1));
+    if (kind == FeatureMapKind::dpfp) {
+        std::vector<double> r;
+        for (const double sign : {1.0, -1.0})
+            for (const double x : z) r.push_back(std::max(sign * x, 0.0));
+        for (std::size_t j = 0; j < r.size(); ++j) out.push_back(r[j] * r[(j + r.size() - 1) % r.size()]);
+    }
     for (double& x : out) x = std::max(x, 1e-12);
     return out;
 }
@@ -83,7 +89,7 @@ inline std::vector<double> naive_activation(FeatureMapKind kind, const std::vect
 /// phi(x) of the d values at x for one head's map, d x f.
 inline std::vector<double> naive_features(const StudentForm& form, int d, const double* x, const double* map,
                                           double bias) {
-    std::vector<double> z(form.feature_dim, form.map == FeatureMapKind::t2r ? bias : 0);
+    std::vector<double> z(form.feature_dim, has_bias(form.map) ? bias : 0);
     for (int c = 0; c < d; ++c)
         for (int j = 0; j < form.feature_dim; ++j) z[j] += x[c] * map[c * form.feature_dim + j];
     return naive_activation(form.map, z);

@@ -10,7 +10,7 @@ namespace {
 
 StudentCase small_case(NearKeys near, FeatureMapKind map, bool affine, int length = 37) {
     const AttentionShape shape{.batch = 2, .length = length, .heads = 2, .kv_heads = 1, .head_dim = 6};
-    return {shape, {near, 8, map, map == FeatureMapKind::t2r ? 6 : 5, affine}};
+    return {shape, {near, 8, map, small_feature_dim(map, shape.head_dim), affine}};
 }
 
 /// Gradients of dy . y by differences of the formulas, in places spread over each array.

@@ -11,7 +11,7 @@ namespace {
 
 StudentCase entropy_case(NearKeys near, FeatureMapKind map, bool affine) {
     const AttentionShape shape{.batch = 2, .length = 37, .heads = 2, .kv_heads = 1, .head_dim = 6};
-    return {shape, {near, 8, map, map == FeatureMapKind::t2r ? 6 : 5, affine}};
+    return {shape, {near, 8, map, small_feature_dim(map, shape.head_dim), affine}};
 }
 
 struct EntropyRun {

@@ -96,7 +96,7 @@ struct Case {
 class AdaptedDecoderGradient : public ::testing::TestWithParam<Case> {
 protected:
     ModelConfig config = test::small_config(1);
-    int f = GetParam().map == FeatureMapKind::t2r ? config.head_dim : feature_dim;
+    int f = is_square(GetParam().map) ? config.head_dim : feature_dim;
     AttentionShape shape = attention_shape(config, batch, length);
     StudentForm form{GetParam().near, 3, GetParam().map, f, GetParam().affine};
     LoraForm lora{.rank = rank, .scale = 1.5, .dropout = 0.25};

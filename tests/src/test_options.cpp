@@ -35,8 +35,8 @@ protected:
     Options parse(std::vector<const char*> arguments) {
         arguments.insert(arguments.begin(), "lolcats_test");
         Options options;
-        go_on_ = parse_options(static_cast<int>(arguments.size()), arguments.data(), "lolcats_test", "Tests.", options,
-                               text_);
+        go_on_ = parse_options(static_cast<int>(arguments.size()), arguments.data(), {"lolcats_test", "tests", ""},
+                               options, text_);
         return options;
     }
 

@@ -1,0 +1,31 @@
+#pragma once
+/// Sums and maxima of a row of numbers.
+#include "kernels/function.hpp"
+
+namespace lolcats::tile {
+
+template <class Real>
+LOLCATS_FUNCTION inline Real dot(int count, const Real* a, const Real* b) {
+    Real sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < count; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+template <class Real>
+LOLCATS_FUNCTION inline Real sum(int count, const Real* a) {
+    Real total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int i = 0; i < count; ++i) total += a[i];
+    return total;
+}
+
+template <class Real>
+LOLCATS_FUNCTION inline Real maximum(int count, const Real* a) {
+    Real result = a[0];
+#pragma omp simd reduction(max : result)
+    for (int i = 1; i < count; ++i) result = a[i] > result ? a[i] : result;
+    return result;
+}
+
+} // namespace lolcats::tile
