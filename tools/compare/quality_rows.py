@@ -5,7 +5,8 @@ Options are those of the programs. A row's stage 1 and stage 2 are run once for 
 
 from dataclasses import dataclass, field
 
-# As tools/tiny/lolcats.toml, which tools/quickstart.sh runs, but for `shuffle`: a seed is one of maps, adapters and order.
+# As tools/tiny/lolcats.toml, which tools/quickstart.sh runs, but for `shuffle`: a seed is one of maps, adapters and
+# order.
 COMMON = {"recipe": "paper", "feature-map": "hedgehog", "attention": "terrace", "window": 16, "feature-dim": 32,
           "batch-size": 8, "micro-batch": 8, "validation": 32, "shuffle": True, "log-every": 100}
 TRANSFER = {"block-layers": 2, "steps": 600}
