@@ -274,7 +274,7 @@ void apply_recipe(Options& options) {
         if (!options.is_given(name)) value = measured;
     };
     settle("far-xent-factor", options.far_xent_factor, 1.0);
-    settle("kl-factor", options.kl_factor, 1.0);
+    settle("train-feature-maps", options.train_feature_maps, true);
 }
 
 void refuse_contradictions(const Options& options) {
