@@ -218,7 +218,10 @@ inline constexpr auto all_feature_maps = [] {
     return kinds;
 }();
 
-/// body(FeatureMap<kind>()), for a kind known at run time.
+/// body(FeatureMap<kind>()), for a kind known at run time. `body` runs where its caller does.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
 template <int candidate = 0, class Body>
 LOLCATS_FUNCTION constexpr auto with_feature_map(FeatureMapKind kind, const Body& body) {
     if constexpr (candidate + 1 < feature_map_count)
