@@ -183,8 +183,8 @@ class SoftmaxLayers(QualityTest):
     def test_logs_that_are_missing_are_named(self):
         maps = self.path("maps")
         support.shutil.copytree(MAPS, maps, ignore=support.shutil.ignore_patterns("*.jsonl"))
-        self.assert_fails(support.attempt("lora", **inputs(self.path("work"), feature_maps=maps, keep_softmax_layers=1)),
-                          "--softmax-layers")
+        options = inputs(self.path("work"), feature_maps=maps, keep_softmax_layers=1)
+        self.assert_fails(support.attempt("lora", **options), "--softmax-layers")
 
 
 if __name__ == "__main__":

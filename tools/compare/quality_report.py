@@ -76,7 +76,8 @@ class Report:
         return ", ".join(f"≤ {at}: {matched[at] / spans[at]:.1%}" for at in sorted(spans))
 
     def mass_table(self):
-        lines = ["| model | layer | share of far keys | with softmax of the same queries and keys |", "|---|---|---|---|"]
+        lines = ["| model | layer | share of far keys | with softmax of the same queries and keys |",
+                 "|---|---|---|---|"]
         for row, result in self.diagnosed():
             for layer in range(rows.LAYERS):
                 of_layer = {seed: each["mass"][layer] for seed, each in result.items()}
@@ -92,8 +93,8 @@ class Report:
         gap = statistics.fmean(self.gap_closed(result))
         recall = statistics.fmean(column(result, "recall")) / self.teacher["recall"]
         reached = "reached" if gap >= GOAL_GAP and recall >= GOAL_RECALL else "missed"
-        return [f"Goal for robust, mean over {len(result)} seeds: at least {GOAL_GAP:.0%} of the gap and {GOAL_RECALL:.0%} "
-                f"of the teacher's far recall: {reached} ({gap:.1%} and {recall:.1%}).", ""]
+        return [f"Goal for robust, mean over {len(result)} seeds: at least {GOAL_GAP:.0%} of the gap and "
+                f"{GOAL_RECALL:.0%} of the teacher's far recall: {reached} ({gap:.1%} and {recall:.1%}).", ""]
 
     def markdown(self, plots):
         lines = []

@@ -5,7 +5,8 @@ Options are those of the programs. A row's stage 1 and stage 2 are run once for 
 
 from dataclasses import dataclass, field
 
-# As tools/tiny/lolcats.toml, which tools/quickstart.sh runs, but for `shuffle`: a seed is one of maps, adapters and order.
+# As tools/tiny/lolcats.toml, which tools/quickstart.sh runs, but for `shuffle`: a seed is one of maps, adapters and
+# order.
 COMMON = {"recipe": "paper", "feature-map": "hedgehog", "attention": "terrace", "window": 16, "feature-dim": 32,
           "batch-size": 8, "micro-batch": 8, "validation": 32, "shuffle": True, "log-every": 100}
 TRANSFER = {"block-layers": 2, "steps": 600}
@@ -79,6 +80,7 @@ def block_rows():
 
 # What the robust recipe is made of, each on top of the paper's. Table, name, stage 1, stage 2.
 INGREDIENTS = (
+    ("the paper's recipe", {}, {}),
     ("far cross-entropy in stage 1", {"far-xent-factor": 1}, {}),
     ("whole cross-entropy in stage 1", {"xent-factor": 1}, {}),
     ("window dropout 0.5, both stages", {"window-dropout": 0.5}, {"window-dropout": 0.5}),
@@ -87,6 +89,7 @@ INGREDIENTS = (
     ("normalized layer losses", {"layer-loss": "normalized"}, {}),
     ("maps trained on in stage 2", {}, {"train-feature-maps": True}),
     ("divergence from the teacher in stage 2", {}, {"kl-factor": 1}),
+    ("maps and divergence in stage 2", {}, {"train-feature-maps": True, "kl-factor": 1}),
     ("one layer keeps softmax", {}, {"keep-softmax-layers": 1}),
 )
 

@@ -58,8 +58,8 @@ class Runs:
             if not path.exists():
                 sized = {**options, "sequences": round(options["sequences"] * self.corpus_share)}
                 with whole_file(path) as aside:
-                    subprocess.run([sys.executable, str(self.tools.joinpath(*MAKE_CORPUS)), *arguments_of(sized), "--out",
-                                    str(aside)], check=True)
+                    subprocess.run([sys.executable, str(self.tools.joinpath(*MAKE_CORPUS)), *arguments_of(sized),
+                                    "--out", str(aside)], check=True)
 
     # --- Options ------------------------------------------------------------------------------------------------
 
