@@ -172,9 +172,9 @@ def main():
     os.environ["OMP_NUM_THREADS"] = threads
     torch.set_num_threads(int(threads))
     yield_memory()
+    before = memory("VmRSS")
     dtype = faster_type()
     peak = product_rate(torch.float32, 2048)
-    before = memory("VmRSS")
     work = Work(Files(SHAPES[name], directory), task, dtype, mode == "compiled")
     work.step()
     work.step()  # what is compiled anew for gradients that are there already
