@@ -1,11 +1,8 @@
 #pragma once
 /// Shapes and kinds of attention, in plain C++: what the portable kernels and their CUDA twins share.
 
-#ifdef __CUDACC__
-#define LOLCATS_FUNCTION __host__ __device__
-#else
-#define LOLCATS_FUNCTION
-#endif
+#include "kernels/feature_maps.hpp"
+#include "kernels/function.hpp"
 
 namespace lolcats {
 
@@ -21,18 +18,6 @@ struct AttentionShape {
     LOLCATS_FUNCTION int group() const { return heads / kv_heads; }
     [[nodiscard]] int rows() const { return batch * length; }
 };
-
-enum class FeatureMapKind { hedgehog, hedgehog_half, t2r, exp_dim, exp_dim_half, pos_elu };
-
-/// True if the map adds a bias, one scalar a head.
-LOLCATS_FUNCTION constexpr bool has_bias(FeatureMapKind kind) {
-    return kind == FeatureMapKind::t2r;
-}
-
-/// d', the number of outputs of a map with an f-column weight.
-LOLCATS_FUNCTION constexpr int features(FeatureMapKind kind, int f) {
-    return kind == FeatureMapKind::hedgehog || kind == FeatureMapKind::exp_dim ? 2 * f : f;
-}
 
 enum class NearKeys {
     terrace, ///< this chunk and the one before; all earlier chunks are far

@@ -1,7 +1,8 @@
 #pragma once
 /// exp for inner loops: branch-free in single precision, so that compilers vectorise it without -ffast-math.
-#include <Kokkos_Core.hpp>
+#include "kernels/function.hpp"
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -36,13 +37,17 @@ namespace detail {
 
 } // namespace detail
 
-KOKKOS_INLINE_FUNCTION float exponential(float x) {
-    KOKKOS_IF_ON_HOST((return detail::exponential_host(x);))
-    KOKKOS_IF_ON_DEVICE((return Kokkos::exp(x);))
+LOLCATS_FUNCTION inline float exponential(float x) {
+#ifdef __CUDA_ARCH__
+    return expf(x);
+#else
+    return detail::exponential_host(x);
+#endif
 }
 
-KOKKOS_INLINE_FUNCTION double exponential(double x) {
-    return Kokkos::exp(x);
+LOLCATS_FUNCTION inline double exponential(double x) {
+    using std::exp;
+    return exp(x);
 }
 
 } // namespace lolcats

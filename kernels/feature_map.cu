@@ -385,6 +385,20 @@ dim3 map_blocks(const Heads& heads) {
 
 } // namespace
 
+bool supports(FeatureMapKind map) {
+    switch (map) { // what RowMap knows
+    case FeatureMapKind::hedgehog:
+    case FeatureMapKind::hedgehog_half:
+    case FeatureMapKind::exp_dim:
+    case FeatureMapKind::exp_dim_half:
+    case FeatureMapKind::t2r:
+    case FeatureMapKind::pos_elu:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) bf16, 36 KiB at d = 128, f = 64. Moves 2 d bytes a
 /// row in and 2 d' out; 4 d f FLOP a row.
 void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, const BFloat* x, BFloat* phi,

@@ -285,8 +285,8 @@ bool supports(const AttentionShape& shape, const StudentForm& form) {
             if (value == each) return true;
         return false;
     };
-    return supports(shape) && form.window >= 16 && form.window <= largest_window && form.window % 16 == 0 &&
-           one_of(form.feature_dim, {16, 32, 64, 128}) &&
+    return supports(shape) && supports(form.map) && form.window >= 16 && form.window <= largest_window &&
+           form.window % 16 == 0 && one_of(form.feature_dim, {16, 32, 64, 128}) &&
            one_of(features(form.map, form.feature_dim), {32, 64, 128, 256});
 }
 

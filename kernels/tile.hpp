@@ -3,6 +3,7 @@
 ///
 /// On the host a team is one thread and the loops are blocked for registers and vectorised; on a device the elements of
 /// the result are spread over the team. Every function ends with its result visible to the whole team.
+#include "kernels/row.hpp"
 #include "kernels/tile_host.hpp"
 #include "kernels/views.hpp"
 
@@ -65,30 +66,6 @@ KOKKOS_INLINE_FUNCTION void add_column_sums(const Team& team, int m, int n, cons
                              out[j] += sum;
                          });))
     (void)team;
-}
-
-template <class Real>
-KOKKOS_INLINE_FUNCTION Real dot(int count, const Real* a, const Real* b) {
-    Real sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < count; ++i) sum += a[i] * b[i];
-    return sum;
-}
-
-template <class Real>
-KOKKOS_INLINE_FUNCTION Real sum(int count, const Real* a) {
-    Real total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int i = 0; i < count; ++i) total += a[i];
-    return total;
-}
-
-template <class Real>
-KOKKOS_INLINE_FUNCTION Real maximum(int count, const Real* a) {
-    Real result = a[0];
-#pragma omp simd reduction(max : result)
-    for (int i = 1; i < count; ++i) result = a[i] > result ? a[i] : result;
-    return result;
 }
 
 } // namespace lolcats::tile

@@ -171,19 +171,19 @@ private:
 
 /// Reads the options on every rank. Returns the exit status if that is all the program has to do. A failure ends all
 /// ranks cleanly: the first of them that failed speaks.
-std::optional<int> read_options(int argc, char** argv, const std::string& name, const std::string& purpose,
-                                const Communicator& world, Options& options) {
+std::optional<int> read_options(int argc, char** argv, const ProgramText& program, const Communicator& world,
+                                Options& options) {
     std::string text;
     std::string problem;
     bool go_on = false;
     try {
-        go_on = parse_options(argc, argv, name, purpose, options, text);
+        go_on = parse_options(argc, argv, program, options, text);
     } catch (...) {
         problem = describe(std::current_exception());
     }
     std::int64_t first_failed = problem.empty() ? world.size() : world.rank();
     world.min(&first_failed, 1);
-    if (first_failed == world.rank()) print_error(name, problem);
+    if (first_failed == world.rank()) print_error(program.name, problem);
     if (first_failed < world.size()) return 1;
     if (go_on) return std::nullopt;
     if (world.rank() == 0) {
@@ -211,38 +211,28 @@ void start_stage(const Options& options, const std::string& name, const Communic
 
 } // namespace
 
-int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage,
-                Arrays arrays) {
+int run_program(int argc, char** argv, const ProgramText& program, const Stage& stage, Arrays arrays) {
     yield_if_crowded();
     prepare_accelerator();
     const MpiSession mpi(argc, argv);
     const Communicator world = Communicator::world();
     Options options;
-    if (const auto status = read_options(argc, argv, name, purpose, world, options)) return *status;
+    if (const auto status = read_options(argc, argv, program, world, options)) return *status;
     const Communicator node = world.split_by_node();
-    Reporter owner{name, world.rank(), world.size(), ErrorLatch(node)};
+    Reporter owner{program.name, world.rank(), world.size(), ErrorLatch(node)};
     const ReporterScope scope(owner);
     if (world.size() > 1) { // no catch: see the header
-        start_stage(options, name, world, node, stage, arrays);
+        start_stage(options, program.name, world, node, stage, arrays);
         return exit_status();
     }
     try {
-        start_stage(options, name, world, node, stage, arrays);
+        start_stage(options, program.name, world, node, stage, arrays);
         return exit_status();
     } catch (...) {
-        print_error(name, describe(std::current_exception()));
+        print_error(program.name, describe(std::current_exception()));
     }
     // HDF5 cannot close a file that it could not write, and crashes when MPI ends with such a file open.
     std::_Exit(1);
-}
-
-std::string version_string() {
-    return LOLCATS_VERSION;
-}
-
-std::string git_hash() {
-    const std::string hash = LOLCATS_GIT_HASH;
-    return hash.empty() ? "unknown" : hash;
 }
 
 nlohmann::ordered_json run_deck(const Options& options, const std::string& program) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build needs on Debian 12 and builds it in build/. Safe to run again: what is there is kept.
-#   tools/setup.sh [--cuda] [TARGET]          (default: everything; `programs` leaves out the tests)
+#   tools/setup.sh [--cuda] [TARGET [-DNAME=VALUE...]]     (default: everything; `programs` leaves out the tests)
 # --cuda builds for NVIDIA GPUs (Hopper) in build-cuda/, where nvcc is found.
 # LOLCATS_CACHE (default ~/.cache/lolcats-hpc) keeps the compiled Kokkos; set Kokkos_ROOT to use one of your own, and
 # LOLCATS_KOKKOS_CUDA one of your own with its CUDA backend.
@@ -16,7 +16,7 @@ fi
 cache=${LOLCATS_CACHE:-$HOME/.cache/lolcats-hpc}
 packages=(g++ cmake ninja-build git python3-pip libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libdnnl-dev
     libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
-    python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format)
+    python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format mandoc)
 slurm_packages=(munge slurmctld slurmd slurm-client) # for the tests of the job scripts, which are skipped without them
 
 # install_packages PACKAGE...: those that are missing.
@@ -74,5 +74,5 @@ elif [ -z "${Kokkos_ROOT:-}" ]; then
     export Kokkos_ROOT=$cache/kokkos-4.5.01
     install_kokkos "$Kokkos_ROOT"
 fi
-cmake --preset $flavour -S "$root" -B "$build" >"$build.configure.log" 2>&1 || { cat "$build.configure.log"; exit 1; }
+cmake --preset $flavour -S "$root" -B "$build" "${@:2}" >"$build.configure.log" 2>&1 || { cat "$build.configure.log"; exit 1; }
 cmake --build "$build" --target "${1:-all}"

@@ -1,6 +1,7 @@
 #pragma once
 /// What every program of the conversion does around its one stage: MPI, Kokkos, options, errors.
 #include "lolcats/options.hpp"
+#include "lolcats/programs.hpp"
 
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
@@ -29,8 +30,7 @@ enum class Arrays { unused, used };
 /// ranks. On several ranks an exception that leaves `stage` is reported where it is thrown, **without unwinding**: a
 /// destructor that calls a collective operation (closing a parallel HDF5 file, say) would otherwise wait for ranks that
 /// never come, and the message would never be seen. So do not rely on destructors to tidy the disk after an error.
-int run_program(int argc, char** argv, const std::string& name, const std::string& purpose, const Stage& stage,
-                Arrays arrays = Arrays::used);
+int run_program(int argc, char** argv, const ProgramText& program, const Stage& stage, Arrays arrays = Arrays::used);
 
 /// Version of the program, such as "0.1.0".
 std::string version_string();

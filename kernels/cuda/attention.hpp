@@ -27,7 +27,11 @@ struct Workspace {
 /// d in {32, 64, 128}; any T, B and H.
 bool supports(const AttentionShape& shape);
 
-/// Besides: w a multiple of 16 up to 128; d' in {32, 64, 128, 256}, for which f must be in {16, 32, 64, 128}.
+/// The maps whose activations feature_map.cu computes.
+bool supports(FeatureMapKind map);
+
+/// Besides: a map with a twin; w a multiple of 16 up to 128; d' in {32, 64, 128, 256}, for which f must be in {16, 32,
+/// 64, 128}.
 bool supports(const AttentionShape& shape, const StudentForm& form);
 
 std::size_t softmax_attention_workspace(const AttentionShape& shape);

@@ -2,7 +2,5 @@
 #include "src/stages/convert.hpp"
 
 int main(int argc, char** argv) {
-    return lolcats::run_program(argc, argv, "lolcats_convert",
-                                "stages 0 and 1 at once: attention transfer on the stream, nothing stored",
-                                lolcats::convert_streaming);
+    return lolcats::run_program(argc, argv, lolcats::programs::convert, lolcats::convert_streaming);
 }

@@ -2,6 +2,5 @@
 #include "src/stages/evaluate.hpp"
 
 int main(int argc, char** argv) {
-    return lolcats::run_program(argc, argv, "lolcats_eval", "evaluates the teacher or a linearised model",
-                                lolcats::evaluate_model);
+    return lolcats::run_program(argc, argv, lolcats::programs::eval, lolcats::evaluate_model);
 }

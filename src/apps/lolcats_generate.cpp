@@ -2,6 +2,5 @@
 #include "src/stages/generate.hpp"
 
 int main(int argc, char** argv) {
-    return lolcats::run_program(argc, argv, "lolcats_generate", "generates text with the teacher or a linearised model",
-                                lolcats::generate);
+    return lolcats::run_program(argc, argv, lolcats::programs::generate, lolcats::generate);
 }

@@ -2,6 +2,5 @@
 #include "src/stages/hidden.hpp"
 
 int main(int argc, char** argv) {
-    return lolcats::run_program(argc, argv, "lolcats_hidden", "stage 0: stores the hidden states that enter each block",
-                                lolcats::store_hidden_states);
+    return lolcats::run_program(argc, argv, lolcats::programs::hidden, lolcats::store_hidden_states);
 }

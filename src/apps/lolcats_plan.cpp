@@ -25,7 +25,6 @@ void compare(const lolcats::ModelConfig& model, const lolcats::Options& options,
 
 int main(int argc, char** argv) {
     using namespace lolcats;
-    const auto* purpose = "Works out blocks, disk, memory, arithmetic and hours of a conversion.";
     const auto stage = [](const Options& options, const Communicator& world) {
         if (options.model.empty()) fail("model is not set: give --model DIRECTORY or --model CONFIG.JSON");
         const ModelConfig model = read_model_config(options.model);
@@ -36,5 +35,5 @@ int main(int argc, char** argv) {
         if (world.rank() == 0) fmt::print("{}\n{}", to_text(plan), to_text(plan_streaming(plan, counted)));
         if (options.plan_check) check_plan(plan, counted);
     };
-    return run_program(argc, argv, "lolcats_plan", purpose, stage, Arrays::unused);
+    return run_program(argc, argv, programs::plan, stage, Arrays::unused);
 }

@@ -138,8 +138,7 @@ StudentForm student_form(const Options& options, const ModelConfig& config, cons
     form.window = window_length(prefer("window", std::to_string(options.window)), files);
     form.map = feature_map_kind(settle("feature-map", options.feature_map));
     form.affine = settle("affine-attention-factors", options.affine_attention_factors ? "true" : "false") == "true";
-    const bool square = form.map == FeatureMapKind::t2r;
-    form.feature_dim = options.feature_dim > 0 ? options.feature_dim : square ? config.head_dim : config.head_dim / 2;
+    form.feature_dim = options.feature_dim > 0 ? options.feature_dim : usual_feature_dim(form.map, config.head_dim);
     if (files != nullptr) {
         const int stored = files->feature_dim();
         if (options.feature_dim > 0 && stored != options.feature_dim)
@@ -147,9 +146,9 @@ StudentForm student_form(const Options& options, const ModelConfig& config, cons
                  files->path(), stored, options.feature_dim);
         form.feature_dim = stored;
     }
-    if (square && form.feature_dim != config.head_dim)
-        fail("--feature-dim {}: t2r maps are square; leave it out or give the head dimension, {}", form.feature_dim,
-             config.head_dim);
+    if (is_square(form.map) && form.feature_dim != config.head_dim)
+        fail("--feature-dim {}: {} maps are square; leave it out or give the head dimension, {}", form.feature_dim,
+             feature_map_name(form.map), config.head_dim);
     return form;
 }
 

@@ -222,6 +222,9 @@ def feature_map(name, x, weights, bias):
         phi = np.concatenate([np.exp(z - z.max(-1, keepdims=True)), np.exp(-z + z.min(-1, keepdims=True))], -1)
     elif name == "exp_dim_half":
         phi = np.exp(z - z.max(-1, keepdims=True))
+    elif name == "dpfp":
+        parts = np.maximum(np.concatenate([z, -z], -1), 0)
+        phi = parts * np.roll(parts, 1, -1)
     elif name == "pos_elu":
         phi = np.where(z > 0, 1 + z, np.exp(np.minimum(z, 0)))
     else:

@@ -5,6 +5,7 @@ LOLCATS_BIN names the directory of the programs. Nothing is written outside of t
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -63,6 +64,11 @@ def run(name, ranks=0, threads=None, cwd=None, timeout=300, **options):
         line = " ".join(command_line(name, options, ranks))
         raise AssertionError(f"status {done.returncode}: {line}\n{done.stderr[-2000:]}")
     return done.stdout
+
+
+def feature_maps():
+    """The names that --feature-map takes."""
+    return re.search(r"--feature-map \{([a-z0-9_,]+)\}", run("plan", help=True)).group(1).split(",")
 
 
 def evaluate(**options):

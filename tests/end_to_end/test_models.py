@@ -12,7 +12,6 @@ import reference
 import support
 
 TOLERANCE = 1e-5
-MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu")
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}
 
@@ -139,7 +138,7 @@ class Logits(ModelTest):
 
     def test_feature_maps(self):
         self.make({})
-        for number, name in enumerate(MAPS):
+        for number, name in enumerate(support.feature_maps()):
             for kind in ("terrace", "sliding", "none"):
                 form = reference.Form(kind, 5 + number, name, affine=number % 2 == 1)
                 options = self.make_maps(form)
@@ -196,7 +195,7 @@ class TransferGradients(ModelTest):
 
     def test_every_map(self):
         self.make({"head_dim": 10, "attention_bias": True}, length=43, sequences=2)
-        for number, name in enumerate(MAPS):
+        for number, name in enumerate(support.feature_maps()):
             for kind in ("terrace", "sliding", "none"):
                 for xent in (0, 1) if kind != "none" else (0,):
                     self.check_transfer(reference.Form(kind, 5 + number, name, affine=number % 2 == 0), xent)

@@ -10,9 +10,11 @@
 namespace lolcats::test {
 
 inline const std::vector<NearKeys> all_near_keys = {NearKeys::terrace, NearKeys::sliding, NearKeys::none};
-inline const std::vector<FeatureMapKind> all_feature_maps = {
-    FeatureMapKind::hedgehog, FeatureMapKind::hedgehog_half, FeatureMapKind::t2r,
-    FeatureMapKind::exp_dim,  FeatureMapKind::exp_dim_half,  FeatureMapKind::pos_elu};
+
+/// f of a small map: odd, so that tiles have rests, but where the map is square.
+inline int small_feature_dim(FeatureMapKind map, int head_dim) {
+    return is_square(map) ? head_dim : 5;
+}
 
 inline std::string name(NearKeys near) {
     return near == NearKeys::terrace ? "terrace" : near == NearKeys::sliding ? "sliding" : "none";

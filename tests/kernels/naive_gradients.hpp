@@ -3,6 +3,8 @@
 /// itself.
 #include "tests/kernels/naive_attention.hpp"
 
+#include <stdexcept>
+
 namespace lolcats::test {
 
 /// dz of one row of a feature map whose outputs' gradient is dphi.
@@ -39,6 +41,8 @@ inline std::vector<double> naive_activation_gradient(FeatureMapKind kind, const 
             case FeatureMapKind::pos_elu:
                 dz[j] += z[j] > 0 ? da : a * da;
                 break;
+            default:
+                throw std::logic_error("naive_activation_gradient: a map without a CUDA twin");
             }
         }
     }

@@ -12,7 +12,7 @@ namespace lolcats::test {
 /// Two sequences, and two query heads a key/value head.
 inline StudentCase grouped_case(NearKeys near, FeatureMapKind map, int length, int window, bool affine = false) {
     const AttentionShape shape{.batch = 2, .length = length, .heads = 4, .kv_heads = 2, .head_dim = 6};
-    return {shape, {near, window, map, map == FeatureMapKind::t2r ? shape.head_dim : 5, affine}};
+    return {shape, {near, window, map, small_feature_dim(map, shape.head_dim), affine}};
 }
 
 inline std::string case_name(const StudentCase& c) {

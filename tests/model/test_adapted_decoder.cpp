@@ -90,12 +90,13 @@ struct Case {
     NearKeys near;
     FeatureMapKind map;
     bool affine;
+    bool softmax = false;
 };
 
 class AdaptedDecoderGradient : public ::testing::TestWithParam<Case> {
 protected:
     ModelConfig config = test::small_config(1);
-    int f = GetParam().map == FeatureMapKind::t2r ? config.head_dim : feature_dim;
+    int f = is_square(GetParam().map) ? config.head_dim : feature_dim;
     AttentionShape shape = attention_shape(config, batch, length);
     StudentForm form{GetParam().near, 3, GetParam().map, f, GetParam().affine};
     LoraForm lora{.rank = rank, .scale = 1.5, .dropout = 0.25};
@@ -111,6 +112,7 @@ protected:
     Vector<std::int32_t> predicted{"predicted", batch* length};
 
     void SetUp() override {
+        layer.softmax = GetParam().softmax;
         fill(input, 12, 1);
         for (int i = 0; i < batch * length; ++i) labels(i) = i % 4 == 3 ? unlabelled : i * 7 % config.vocab_size;
     }
@@ -195,15 +197,16 @@ TEST_P(AdaptedDecoderGradient, HeldActivationsGiveTheSameBits) {
     EXPECT_EQ(bits(true, true), recomputed);
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, AdaptedDecoderGradient,
-                         ::testing::Values(Case{"terrace_hedgehog", NearKeys::terrace, FeatureMapKind::hedgehog, false},
-                                           Case{"terrace_hedgehog_affine", NearKeys::terrace, FeatureMapKind::hedgehog,
-                                                true},
-                                           Case{"sliding_exp_dim", NearKeys::sliding, FeatureMapKind::exp_dim, false},
-                                           Case{"sliding_t2r", NearKeys::sliding, FeatureMapKind::t2r, false},
-                                           Case{"none_pos_elu", NearKeys::none, FeatureMapKind::pos_elu, false},
-                                           Case{"none_hedgehog", NearKeys::none, FeatureMapKind::hedgehog, false}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Forms, AdaptedDecoderGradient,
+    ::testing::Values(Case{"terrace_hedgehog", NearKeys::terrace, FeatureMapKind::hedgehog, false},
+                      Case{"terrace_hedgehog_affine", NearKeys::terrace, FeatureMapKind::hedgehog, true},
+                      Case{"sliding_exp_dim", NearKeys::sliding, FeatureMapKind::exp_dim, false},
+                      Case{"sliding_t2r", NearKeys::sliding, FeatureMapKind::t2r, false},
+                      Case{"none_pos_elu", NearKeys::none, FeatureMapKind::pos_elu, false},
+                      Case{"softmax_kept", NearKeys::terrace, FeatureMapKind::hedgehog, false, true},
+                      Case{"none_hedgehog", NearKeys::none, FeatureMapKind::hedgehog, false}),
+    [](const auto& info) { return info.param.name; });
 
 } // namespace
 } // namespace lolcats

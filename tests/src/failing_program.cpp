@@ -55,5 +55,5 @@ void stage(const lolcats::Options& options, const lolcats::Communicator& world) 
 } // namespace
 
 int main(int argc, char** argv) {
-    return lolcats::run_program(argc, argv, "failing_program", "Fails.", stage);
+    return lolcats::run_program(argc, argv, {"failing_program", "fails", ""}, stage);
 }

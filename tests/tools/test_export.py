@@ -13,7 +13,7 @@ from tool_support import ToolTest, load_model, logits, main, needs, run_here, ru
 import reference
 
 FORMS = ("terrace", "sliding", "none")
-MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu")
+MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu", "dpfp")
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}
 GOLDEN_FORM = {"window": 16, "feature_map": "hedgehog"}
@@ -139,13 +139,14 @@ class Programs(ToolTest):
 
 class Files(ToolTest):
     """What is written, and what is refused; needs no PyTorch."""
+    # Each tool runs as a user would run it in one test at least, and in this process where it has to be run often.
 
     def golden(self, **options):
         return {"model": support.GOLDEN / "model", "feature_maps": GOLDEN_MAPS, "attention": "terrace", **GOLDEN_FORM,
                 **options}
 
     def test_weights_are_the_teachers_bytes(self):
-        directory = self.export("out", **self.golden())
+        directory = self.export("out", by=run_tool, **self.golden())
         written = support.read_safetensors(directory / "model.safetensors")
         for name, array in support.read_safetensors(support.GOLDEN / "model" / "model.safetensors").items():
             self.assert_same_numbers(written.pop(name), array, name)
@@ -192,7 +193,7 @@ class Files(ToolTest):
         self.assertEqual(actual["loss"], expected["loss"])
 
     def refuse(self, *words, **options):
-        done = run_tool("export/lolcats_export", out=self.path("out"), **self.golden(**options))
+        done = run_here("export/lolcats_export", out=self.path("out"), **self.golden(**options))
         self.assert_refused(done, *words)
         self.assertEqual([path.name for path in self.directory.glob("*out*")], [])
 

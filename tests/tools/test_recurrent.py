@@ -2,10 +2,12 @@
 """The exported model at work: its cache gives the parallel form's numbers at any split, in batches, compiled."""
 
 import copy
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
-from tool_support import ToolTest, load_model, logits, main, needs, support
+from tool_support import ToolTest, load_model, logits, main, needs, run_here
 
 import reference
 
@@ -26,19 +28,24 @@ class Recurrent(ToolTest):
         super().setUpClass()
         import torch
         cls.torch = torch
+        directory = tempfile.TemporaryDirectory(prefix="lolcats-test-")
+        cls.addClassCleanup(directory.cleanup)
+        cls.shared = Path(directory.name)
 
-    def make(self, kind, segment=None, affine=False):
-        """A random model, exported and loaded."""
+    def make(self, kind, segment=None, affine=False, layers=2):
+        """A random model, exported once for all tests, and loaded."""
         rng = np.random.default_rng(5)
-        directory = self.path(f"model {kind} {affine}")
-        if not directory.exists():
-            reference.make_model(directory, CONFIG, rng)
+        name = f"{kind} {affine} {layers}"
+        self.exported = self.shared / name
+        if not self.exported.exists():
+            config = {**CONFIG, "num_hidden_layers": layers}
+            reference.make_model(self.path(name), config, rng)
             form = reference.Form(kind, WINDOW, affine=affine)
-            reference.write_safetensors(self.path("maps.safetensors"), reference.random_maps(CONFIG, form, rng))
-            self.run_tool("export/lolcats_export", model=directory, feature_maps=self.path("maps.safetensors"),
-                          out=self.path(f"out {kind} {affine}"), attention=kind, window=WINDOW, feature_map="hedgehog",
-                          affine_attention_factors="true" if affine else None)
-        model = load_model(self.path(f"out {kind} {affine}"))
+            reference.write_safetensors(self.path("maps.safetensors"), reference.random_maps(config, form, rng))
+            self.run_tool("export/lolcats_export", by=run_here, model=self.path(name), out=self.exported,
+                          feature_maps=self.path("maps.safetensors"), attention=kind, window=WINDOW,
+                          feature_map="hedgehog", affine_attention_factors="true" if affine else None)
+        model = load_model(self.exported)
         if segment:
             model.config.prefill_segment = segment
         self.tokens = np.random.default_rng(9).integers(2, 61, (BATCH, LENGTH))
@@ -177,7 +184,7 @@ class Recurrent(ToolTest):
     def test_compiled(self):
         torch = self.torch
         for kind in ("sliding", "none"):
-            model = self.make(kind)
+            model = self.make(kind, layers=1)
             tokens, mask = self.padded("left", (29, 12, 3))
             expected = self.generate(model, tokens, mask)
             whole = logits(model, self.tokens, use_cache=False)
@@ -190,7 +197,7 @@ class Recurrent(ToolTest):
 
     def test_compiled_by_inductor(self):
         torch = self.torch
-        model = self.make("terrace")
+        model = self.make("terrace", layers=1)
         expected = self.generate(model, *self.padded("left", (29, 12, 3)))
         torch._dynamo.reset()
         options = {"compile_config": compile_everywhere()}
@@ -211,7 +218,7 @@ class Recurrent(ToolTest):
         torch = self.torch
         for kind in FORMS:
             self.make(kind)
-            model = load_model(self.path(f"out {kind} False"), dtype=torch.bfloat16)
+            model = load_model(self.exported, dtype=torch.bfloat16)
             self.assertEqual(model.model.layers[0].self_attn.feature_map_q.mlp.layer.dtype, torch.float32)
             self.assertEqual(model.model.layers[0].self_attn.q_proj.weight.dtype, torch.bfloat16)
             whole = logits(model, self.tokens, use_cache=False)

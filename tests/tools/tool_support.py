@@ -79,9 +79,9 @@ class ToolTest(support.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr[-3000:])
         return done
 
-    def export(self, name, **options):
+    def export(self, name, by=run_here, **options):
         """The exported directory."""
-        self.run_tool("export/lolcats_export", out=self.path(name), **options)
+        self.run_tool("export/lolcats_export", by=by, out=self.path(name), **options)
         return self.path(name)
 
     def assert_refused(self, done, *words):
@@ -118,10 +118,22 @@ def write_tokenizer(directory, vocabulary):
                             unk_token="<unk>").save_pretrained(directory)
 
 
-def main():
-    """Runs a file's tests; the status is 77, ctest's for skipped, if every one of them was skipped."""
-    result = unittest.main(module="__main__", exit=False).result
+def run_tests(names):
+    """Runs the tests of files; the status is 77, ctest's for skipped, if every one of them was skipped."""
+    result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromNames(names))
     if result.wasSuccessful() and result.testsRun == len(result.skipped) > 0:
         print("all skipped:", *sorted({reason for _, reason in result.skipped}), sep="\n  ")
         sys.exit(77)
     sys.exit(not result.wasSuccessful())
+
+
+def main():
+    """Runs the calling file's tests, or those of its that the command line names."""
+    run_tests([f"__main__.{name}" for name in sys.argv[1:]] or ["__main__"])
+
+
+if __name__ == "__main__":
+    # Several files in one process, which imports torch and transformers once:  tool_support.py test_export test_recurrent
+    import tool_support
+    sys.path.insert(0, str(Path(__file__).parent))  # before the end-to-end tests, which have files of the same names
+    tool_support.run_tests(sys.argv[1:])

@@ -53,5 +53,5 @@ void measure(const Options& options, const Communicator& world) {
 } // namespace
 
 int main(int argc, char** argv) {
-    return lolcats::run_program(argc, argv, "bench_arrays", "Measures arrays that travel between ranks.", measure);
+    return lolcats::run_program(argc, argv, {"bench_arrays", "measures arrays that travel between ranks", ""}, measure);
 }

@@ -96,6 +96,6 @@ int main(int argc, char** argv) {
         Bench bench(options, world, *std::max_element(lengths.begin(), lengths.end()));
         for (const int context : lengths) bench.measure(context);
     };
-    return run_program(std::max(argc - 1, 1), argv + (argc > 1 ? 1 : 0), "bench_generation",
-                       "measures steps of generation", measure);
+    return run_program(std::max(argc - 1, 1), argv + (argc > 1 ? 1 : 0),
+                       {"bench_generation", "measures steps of generation", ""}, measure);
 }

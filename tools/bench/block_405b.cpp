@@ -8,6 +8,7 @@
 #include "kernels/accelerator.hpp"
 #include "kernels/attention_twin.hpp"
 #include "lolcats/error.hpp"
+#include "src/array_memory.hpp"
 #include "tools/bench/block/block_run.hpp"
 #include "tools/bench/block/report.hpp"
 #include "tools/bench/block/stopwatch.hpp"

@@ -8,7 +8,7 @@ from tensor_files import TensorFile, copied
 from tool_error import ToolError
 
 ATTENTION_FORMS = ("terrace", "sliding", "none")
-FEATURE_MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu")
+FEATURE_MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu", "dpfp")
 PER_FILE = ("run_deck", "settings")  # metadata in which the files of one run differ
 
 

@@ -4,6 +4,8 @@
 #include "tests/kernels/attention_case.hpp"
 #include "tests/kernels/cuda/device.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 
 namespace lolcats::test {
@@ -15,6 +17,13 @@ inline NaiveInputs rounded_inputs(const StudentCase& c, unsigned seed) {
     in.k = rounded_to_bf16(in.k);
     in.v = rounded_to_bf16(in.v);
     return in;
+}
+
+inline std::vector<FeatureMapKind> maps_with_a_twin() {
+    std::vector<FeatureMapKind> maps;
+    std::copy_if(all_feature_maps.begin(), all_feature_maps.end(), std::back_inserter(maps),
+                 [](FeatureMapKind map) { return cuda::supports(map); });
+    return maps;
 }
 
 inline StudentCase student_case(NearKeys near, int length, int window, int d = 32, int f = 16) {

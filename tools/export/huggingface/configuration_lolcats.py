@@ -3,7 +3,7 @@
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 ATTENTION_FORMS = ("terrace", "sliding", "none")
-FEATURE_MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu")
+FEATURE_MAPS = ("hedgehog", "hedgehog_half", "t2r", "exp_dim", "exp_dim_half", "pos_elu", "dpfp")
 
 
 class LolcatsConfig(LlamaConfig):
@@ -48,7 +48,7 @@ class LolcatsConfig(LlamaConfig):
     @property
     def feature_size(self):
         """d', the outputs of a feature map."""
-        return self.feature_dim * (2 if self.feature_map in ("hedgehog", "exp_dim") else 1)
+        return self.feature_dim * (2 if self.feature_map in ("hedgehog", "exp_dim", "dpfp") else 1)
 
 
 __all__ = ["LolcatsConfig"]

@@ -44,6 +44,10 @@ def shifted_exponentials(z):
     return torch.exp(z - z.amax(-1, keepdim=True))
 
 
+def neighbours(r):
+    return r * r.roll(1, -1)
+
+
 ACTIVATIONS = {
     "hedgehog": lambda z: torch.cat([z.softmax(-1), (-z).softmax(-1)], -1),
     "hedgehog_half": lambda z: z.softmax(-1),
@@ -51,6 +55,7 @@ ACTIVATIONS = {
     "exp_dim": lambda z: torch.cat([shifted_exponentials(z), shifted_exponentials(-z)], -1),
     "exp_dim_half": shifted_exponentials,
     "pos_elu": lambda z: 1 + nn.functional.elu(z),
+    "dpfp": lambda z: neighbours(torch.cat([z, -z], -1).relu()),
 }
 
 

@@ -1,0 +1,47 @@
+# What `cmake --install` puts where: programs, manual pages and completion; the library of kernels with its headers, for
+# find_package(lolcats); job scripts and the Python tools.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(SHARED_FILES ${CMAKE_INSTALL_DATADIR}/lolcats-hpc)
+set(PACKAGE_FILES ${CMAKE_INSTALL_LIBDIR}/cmake/lolcats)
+
+# The library of kernels
+install(TARGETS lolcats_settings lolcats_kernels EXPORT lolcats-targets)
+install(EXPORT lolcats-targets NAMESPACE lolcats:: DESTINATION ${PACKAGE_FILES})
+install(DIRECTORY include/lolcats kernels DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lolcats-hpc FILES_MATCHING PATTERN "*.hpp")
+configure_package_config_file(tools/packaging/lolcats-config.cmake.in ${CMAKE_BINARY_DIR}/lolcats-config.cmake
+  INSTALL_DESTINATION ${PACKAGE_FILES})
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/lolcats-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/lolcats-config.cmake ${CMAKE_BINARY_DIR}/lolcats-config-version.cmake
+  DESTINATION ${PACKAGE_FILES})
+if(LOLCATS_KERNELS_ONLY)
+  return()
+endif()
+
+# Manual pages and completion, written at build time by a program that needs neither MPI nor a device.
+add_executable(write_documents tools/packaging/write_documents.cpp src/documents.cpp src/settings.cpp src/version.cpp
+  kernels/feature_maps.cpp)
+target_link_libraries(write_documents PRIVATE lolcats_settings)
+if(LOLCATS_CUDA)
+  target_compile_options(write_documents PRIVATE --host-only)
+endif()
+string(TIMESTAMP TODAY "%Y-%m-%d" UTC) # or SOURCE_DATE_EPOCH
+set(DOCUMENTS ${CMAKE_BINARY_DIR}/documents)
+list(TRANSFORM PROGRAMS REPLACE "(.+)" "${DOCUMENTS}/\\1.1" OUTPUT_VARIABLE MANUAL_PAGES)
+add_custom_command(OUTPUT ${MANUAL_PAGES} ${DOCUMENTS}/lolcats.bash COMMAND write_documents ${DOCUMENTS} ${TODAY})
+add_custom_target(documents ALL DEPENDS ${MANUAL_PAGES} ${DOCUMENTS}/lolcats.bash)
+install(FILES ${MANUAL_PAGES} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+foreach(program IN LISTS PROGRAMS) # found by the name of the command
+  install(FILES ${DOCUMENTS}/lolcats.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME ${program})
+endforeach()
+
+# The job scripts, with the programs where they are installed: LOLCATS_ROOT=PREFIX/share/lolcats-hpc sbatch ...
+file(RELATIVE_PATH BINARIES ${CMAKE_INSTALL_FULL_DATADIR}/lolcats-hpc ${CMAKE_INSTALL_FULL_BINDIR})
+file(READ jobs/site.sh SITE)
+string(REPLACE "$root/build/bin " "$root/${BINARIES} " SITE "${SITE}")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/site.sh CONTENT "${SITE}" @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/site.sh DESTINATION ${SHARED_FILES}/jobs)
+install(DIRECTORY jobs DESTINATION ${SHARED_FILES} USE_SOURCE_PERMISSIONS PATTERN site.sh EXCLUDE)
+foreach(room common evaluate export generate inspect tokenize)
+  install(DIRECTORY tools/${room} DESTINATION ${SHARED_FILES}/tools USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)
+endforeach()
