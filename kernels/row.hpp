@@ -2,7 +2,7 @@
 /// Sums and maxima of a row of numbers.
 #include "kernels/function.hpp"
 
-#ifdef _OPENMP // others warn of it
+#ifdef _OPENMP // others warn of its pragmas
 #define LOLCATS_OMP(text) _Pragma(text)
 #else
 #define LOLCATS_OMP(text)
@@ -35,5 +35,3 @@ LOLCATS_FUNCTION inline Real maximum(int count, const Real* a) {
 }
 
 } // namespace lolcats::tile
-
-#undef LOLCATS_OMP
