@@ -205,6 +205,10 @@ class Files(ToolTest):
         self.refuse("shape", "feature_map_q", model=support.TINY)
         self.refuse("no adapter", lora="adapter")
         self.refuse("adapter_config.json", adapter=self.directory)
+        support.shutil.copytree(support.GOLDEN / "lora", self.path("kept"))
+        support.write_safetensors(self.path("kept/adapter_model.safetensors"), support.read_safetensors(
+            support.GOLDEN / "lora" / "adapter_model.safetensors"), {"softmax-layers": "1"})
+        self.refuse("layers 1 keep softmax attention", adapter=self.path("kept"))
         arrays = support.read_safetensors(GOLDEN_MAPS)
         support.write_safetensors(self.path("maps"), {**arrays, "model.layers.1.self_attn.window_factors":
                                                       np.full((1, 4, 1, 1), np.nan)})

@@ -34,6 +34,9 @@ class Adapter:
         if not isinstance(self.modules, list) or not set(self.modules) <= set(MODULES):
             raise ToolError(f"{path}: target_modules {self.modules!r} are not among {', '.join(MODULES)}")
         self.file = TensorFile(self.directory / WEIGHTS_FILE)
+        if kept := self.file.metadata.get("softmax-layers"):
+            raise ToolError(f"{self.file.path}: layers {kept} keep softmax attention, which an exported model has no "
+                            "place for; give an adapter trained without --keep-softmax-layers")
 
     def check(self, config):
         """Every tensor must have its place in the model, and every adapted projection both of its tensors."""
