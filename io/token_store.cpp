@@ -46,12 +46,19 @@ void TokenStore::open() {
     }
     stored_sequences_ = shape[0];
     length_ = shape[1];
-    if (!hdf5::has_dataset(file_, path, "/labels")) return;
-    labels_ = hdf5::open_dataset(file_, path, "/labels");
-    check_integers(labels_, path, "/labels");
-    if (const Shape labels = hdf5::shape_of(labels_, path); labels != shape) {
-        fail("{}: /labels has shape {}, but /tokens has {}", path.string(), to_string(labels), to_string(shape));
+    labels_ = open_optional("/labels", shape);
+    distances_ = open_optional("/distances", shape);
+}
+
+/// Empty if the file has no such dataset.
+hdf5::Dataset TokenStore::open_optional(const char* name, const Shape& shape) const {
+    if (!hdf5::has_dataset(file_, path_, name)) return {};
+    hdf5::Dataset dataset = hdf5::open_dataset(file_, path_, name);
+    check_integers(dataset, path_, name);
+    if (const Shape found = hdf5::shape_of(dataset, path_); found != shape) {
+        fail("{}: {} has shape {}, but /tokens has {}", path_.string(), name, to_string(found), to_string(shape));
     }
+    return dataset;
 }
 
 void TokenStore::read_rows(const hdf5::Dataset& dataset, std::int64_t first, std::int64_t count,
@@ -97,6 +104,16 @@ void TokenStore::read_labels(std::int64_t sequence, std::int32_t* out) const {
              "the labels again with the model's tokenizer",
              path_.string(), sequence, bad - out, *bad, ignored_label, vocab_size_);
     }
+}
+
+void TokenStore::read_distances(std::int64_t sequence, std::int32_t* out) const {
+    check_sequence(sequence);
+    read_rows(distances_, sequence, 1, out);
+    for (std::int64_t t = 0; t < length_; ++t)
+        if (out[t] < 0 || out[t] > t) {
+            fail("{}: sequence {}, position {} holds distance {}, not one from 0 to the position; make the file again",
+                 path_.string(), sequence, t, out[t]);
+        }
 }
 
 std::string TokenStore::identity() const {

@@ -12,7 +12,8 @@ namespace detail {
 
 /// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2; exp(r) by a polynomial of degree 7 (error < 2
 /// ulp). NaN stays NaN. Below -87.3 the result is the smallest normal number instead of a subnormal one or zero.
-inline float exponential_host(float x) {
+/// Inlined whatever its size, or no loop around it is vectorised.
+[[gnu::always_inline]] inline float exponential_host(float x) {
     constexpr float round_shift = 12582912.0F; // 1.5 * 2^23: adding it rounds to an integer kept in the low bits
     x = x > 88.0F ? 88.0F : x;
     x = x < -87.3F ? -87.3F : x;

@@ -44,6 +44,7 @@ namespace detail {
 template <class Real>
 LOLCATS_INLINE_FUNCTION Real shifted_exponentials(int f, Real sign, const Real* z, Real* out) {
     Real top = sign * z[0];
+#pragma omp simd reduction(max : top)
     for (int j = 1; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
     for (int j = 0; j < f; ++j) out[j] = exponential(sign * z[j] - top);
     return tile::sum(f, out);
@@ -60,6 +61,7 @@ template <class Real>
 LOLCATS_INLINE_FUNCTION void softmax_half_gradient(int f, Real sign, const Real* phi, FeatureGradient<Real> dphi,
                                                    Real* dz) {
     Real mean = 0;
+#pragma omp simd reduction(+ : mean)
     for (int j = 0; j < f; ++j) mean += phi[j] * dphi[j];
     for (int j = 0; j < f; ++j) dz[j] += sign * phi[j] * (dphi[j] - mean);
 }

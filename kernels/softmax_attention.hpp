@@ -1,6 +1,6 @@
 #pragma once
 /// Causal softmax attention of the frozen teacher.
-#include "kernels/views.hpp"
+#include "kernels/student_attention.hpp"
 
 namespace lolcats {
 
@@ -11,5 +11,12 @@ namespace lolcats {
 template <class Real>
 void softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v,
                        const Matrix<Real>& y, const Matrix<Real>& log_sum);
+
+/// Overwrites `inputs` with the gradients with respect to q, k and v of a loss whose gradient with respect to y is dy:
+/// [B T, H d]. Weights are found again from log_sum, tile by tile.
+template <class Real>
+void softmax_attention_backward(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k,
+                                const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& log_sum,
+                                const Matrix<Real>& dy, const AttentionInputGradients<Real>& inputs);
 
 } // namespace lolcats

@@ -4,6 +4,42 @@
 
 namespace lolcats {
 
+namespace {
+
+template <class Real>
+Vector<double> row_squares(const Matrix<Real>& x) {
+    const int columns = static_cast<int>(x.extent(1));
+    Vector<double> sums(uninitialized("row_squares"), x.extent(0));
+    for_each_row(
+        "row_squares", x.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
+            const double sum = team.template sum<double>(columns, [&](int j) {
+                const double value = x(row, j);
+                return value * value;
+            });
+            team.once([&] { sums(row) = sum; });
+        });
+    return sums;
+}
+
+} // namespace
+
+template <class Real>
+double relative_squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, int length, Real scale,
+                              const Matrix<Real>& dy) {
+    const auto squares = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, row_squares(teacher));
+    double total = 0;
+    for (std::size_t first = 0; first < teacher.extent(0); first += length) {
+        double mean = 0;
+        for (int row = 0; row < length; ++row) mean += squares(first + row);
+        mean /= static_cast<double>(length) * teacher.extent(1);
+        const auto rows = [&](const Matrix<Real>& x) -> Matrix<Real> {
+            return Kokkos::subview(x, Kokkos::make_pair(first, first + length), Kokkos::ALL);
+        };
+        total += squared_error(rows(student), rows(teacher), static_cast<Real>(scale / mean), rows(dy)) / mean;
+    }
+    return total;
+}
+
 template <class Real>
 double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& dy) {
     const int columns = static_cast<int>(student.extent(1));
@@ -41,6 +77,8 @@ template double squared_error<float>(const Matrix<float>&, const Matrix<float>&,
 template double squared_error<double>(const Matrix<double>&, const Matrix<double>&, double, const Matrix<double>&);
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
+    template double relative_squared_error<Real>(const Matrix<Real>&, const Matrix<Real>&, int, Real,                  \
+                                                 const Matrix<Real>&);                                                 \
     template double student_squared_error<Real>(const AttentionShape&, const StudentForm&,                             \
                                                 const StudentParameters<Real>&, const Matrix<Real>&,                   \
                                                 const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, Real,   \

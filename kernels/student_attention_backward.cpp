@@ -244,6 +244,7 @@ struct HeadBackward {
         for (int j = 0; j < begin; ++j) ds[j] = 0;
         Real total = 0;
         Real ties = 0;
+#pragma omp simd reduction(+ : total, ties)
         for (int j = begin; j < visible; ++j) {
             ds[j] = weights[j] * (ds[j] - dot);
             total += ds[j];

@@ -23,6 +23,10 @@ struct BlockLayout {
     int blocks;       ///< c = ceil(L / k)
 
     [[nodiscard]] Range layers_of(int block) const;
+    /// Of consecutive blocks, at least one.
+    [[nodiscard]] Range layers_of(Range of_blocks) const {
+        return {layers_of(of_blocks.begin).begin, layers_of(of_blocks.end - 1).end};
+    }
     /// The block that holds `layer`.
     [[nodiscard]] int block_of(int layer) const { return layer / block_layers; }
 };

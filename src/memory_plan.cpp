@@ -1,5 +1,7 @@
 #include "src/memory_plan.hpp"
 
+#include "src/work_sizes.hpp"
+
 #include <algorithm>
 
 namespace lolcats {
@@ -7,15 +9,26 @@ namespace lolcats {
 namespace {
 
 constexpr double work_bytes = 4; ///< a number in a work array
-/// A trained parameter: its value, gradient (double), two moments.
-constexpr double trained_bytes = 4 + 8 + 4 + 4;
+
+/// A trained parameter: its value, gradient (double), two moments, and the value that did best in evaluations.
+double trained_bytes(const Options& options) {
+    return 4 + 8 + 4 + 4 + (options.validation > 0 ? 4 : 0);
+}
 
 double rows(const Plan& plan, const Options& options) {
     return static_cast<double>(options.micro_batch) * plan.length;
 }
 
+double stream_bytes(const Plan& plan, const Options& options) {
+    return rows(plan, options) * plan.model.hidden_size * work_bytes;
+}
+
+double weight_bytes_each(const Plan& plan) {
+    return plan.weight_bytes / plan.parameters;
+}
+
 double frozen_bytes(const Plan& plan, int layers) {
-    return layers * plan.layer_parameters * plan.weight_bytes / plan.parameters;
+    return layers * plan.layer_parameters * weight_bytes_each(plan);
 }
 
 /// Elements of LayerActivations.
@@ -33,16 +46,24 @@ double product_bytes(const ModelConfig& m, const Options& options, double n) {
 
 } // namespace
 
+TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends) {
+    const double n = rows(plan, options);
+    return {.weights = frozen_bytes(plan, layers),
+            .work = activations(plan.model, n) * work_bytes,
+            .products = layers > 0 ? product_bytes(plan.model, options, n) : 0,
+            .stream = stream_bytes(plan, options) + (sends ? link_memory(plan, options) : 0)};
+}
+
 TransferMemory transfer_memory(const Plan& plan, const Options& options, int layers, int blocks) {
     const ModelConfig& m = plan.model;
     const double n = rows(plan, options);
     const double maps = layer_map_parameters(m, options);
     const double student = n * (2.0 * m.query_size() + m.heads) + options.micro_batch * maps;
     return {.weights = frozen_bytes(plan, layers),
-            .trained = layers * maps * trained_bytes,
+            .trained = layers * maps * trained_bytes(options),
             .work = blocks * (activations(m, n) + student) * work_bytes,
             .products = blocks * product_bytes(m, options, n),
-            .stream = n * m.hidden_size * work_bytes};
+            .stream = stream_bytes(plan, options)};
 }
 
 LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int micro_batches_in_flight) {
@@ -56,11 +77,37 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
         options.micro_batch * maps;
     const double low_rank =
         2 * options.lora_rank * (n + widest) + (options.lora_dropout > 0 ? n * widest : 0) + n * m.hidden_size;
-    return {.weights = frozen_bytes(plan, layers) + layers * maps * work_bytes,
-            .trained = layers * plan.lora_parameters / m.layers * trained_bytes,
+    const double adapter = layers * plan.lora_parameters / m.layers;
+    const double students = layers * maps * (options.train_feature_maps ? trained_bytes(options) : work_bytes);
+    return {.weights = frozen_bytes(plan, layers) + (options.train_feature_maps ? 0 : students),
+            .trained = adapter * trained_bytes(options) + (options.train_feature_maps ? students : 0),
             .work = (activations(m, n) + gradients + low_rank) * work_bytes,
             .products = product_bytes(m, options, n),
-            .kept = micro_batches_in_flight * (layers + 1.0) * n * m.hidden_size * work_bytes};
+            .kept = micro_batches_in_flight * (layers + 1.0) * stream_bytes(plan, options)};
+}
+
+double head_memory(const Plan& plan, const Options& options) {
+    const ModelConfig& m = plan.model;
+    const double of_teacher = options.kl_factor > 0 ? m.vocab_size : 0;
+    const double logits = head_rows * (m.vocab_size + of_teacher + 2.0 * m.hidden_size) * work_bytes;
+    return static_cast<double>(m.vocab_size) * m.hidden_size * weight_bytes_each(plan) + logits;
+}
+
+double link_memory(const Plan& plan, const Options& options) {
+    return messages_under_way * stream_bytes(plan, options);
+}
+
+double lora_stage_memory(const Plan& plan, const Options& options, const LoraStage& part) {
+    const auto [layers, stage, stages, micro_batches] = part;
+    const int in_flight = std::min(stages - stage, micro_batches);
+    const bool is_last = stage + 1 == stages;
+    // The teacher, whose logits the model is held to, goes beside it and on with it.
+    const bool distils = options.kl_factor > 0;
+    const double links = (stage > 0 ? 1 : 0) + (is_last ? 0 : distils ? 2 : 1);
+    const double beside =
+        distils ? activations(plan.model, rows(plan, options)) * work_bytes + stream_bytes(plan, options) : 0;
+    return lora_memory(plan, options, layers, in_flight).total() + links * link_memory(plan, options) + beside +
+           (is_last ? head_memory(plan, options) : 0);
 }
 
 } // namespace lolcats

@@ -1,14 +1,27 @@
 #pragma once
-/// Bytes of a rank's arrays in training, by what they hold. Every array of the rank is counted but the small ones:
-/// norms, RoPE tables, losses.
+/// Bytes of a rank's arrays, by what they hold. Every array of the rank is counted but the small ones: norms, RoPE
+/// tables, losses.
 #include "lolcats/plan.hpp"
 
 namespace lolcats {
 
+/// Stage 0.
+struct TeacherMemory {
+    double weights;  ///< frozen
+    double work;     ///< activations of one layer
+    double products; ///< what matrix products keep beside their operands
+    double stream;   ///< the residual stream of one micro-batch, and of those on their way to the next stage
+
+    [[nodiscard]] double total() const { return weights + work + products + stream; }
+};
+
+/// `layers` that the rank computes (the last block of the model is not); `sends`: to a next stage of the pipeline.
+TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends);
+
 /// Attention transfer (stage 1).
 struct TransferMemory {
     double weights;  ///< frozen
-    double trained;  ///< maps and mixing factors, their gradients and moments
+    double trained;  ///< maps and mixing factors, their gradients and moments, and the best so far
     double work;     ///< activations of one layer
     double products; ///< what matrix products keep beside their operands
     double stream;   ///< the residual stream of one micro-batch
@@ -22,7 +35,7 @@ TransferMemory transfer_memory(const Plan& plan, const Options& options, int lay
 /// LoRA (stage 2), one pipeline stage without embedding and head.
 struct LoraMemory {
     double weights;  ///< frozen, the students included
-    double trained;  ///< the adapter, its gradients and moments
+    double trained;  ///< the adapter (and the students), its gradients and moments, and the best so far
     double work;     ///< activations of one layer and their gradients
     double products; ///< what matrix products keep beside their operands
     double kept;     ///< what entered each layer, of the micro-batches between forward and backward pass
@@ -31,5 +44,22 @@ struct LoraMemory {
 };
 
 LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int micro_batches_in_flight);
+
+/// The LM head on the last stage of LoRA or evaluation.
+double head_memory(const Plan& plan, const Options& options);
+
+/// Micro-batches on their way from a stage to a neighbour, one way.
+double link_memory(const Plan& plan, const Options& options);
+
+/// One stage of the pipeline in LoRA.
+struct LoraStage {
+    int layers;
+    int stage;
+    int stages;
+    int micro_batches; ///< of a batch, that go through it
+};
+
+/// Its layers, the links to its neighbours, and the head on the last one.
+double lora_stage_memory(const Plan& plan, const Options& options, const LoraStage& part);
 
 } // namespace lolcats

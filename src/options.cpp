@@ -267,6 +267,16 @@ std::optional<double> parse_duration(const std::string& text) {
     return ((number(1) * 24 + number(2)) * 60 + number(3)) * 60 + number(4);
 }
 
+/// What measured best on the tiny teacher (docs/results/2026-11-25-quality-tiny.md), where the user left it open.
+void apply_recipe(Options& options) {
+    if (options.recipe != "robust") return;
+    const auto settle = [&](const char* name, auto& value, const auto& measured) {
+        if (!options.is_given(name)) value = measured;
+    };
+    settle("far-xent-factor", options.far_xent_factor, 1.0);
+    settle("kl-factor", options.kl_factor, 1.0);
+}
+
 void refuse_contradictions(const Options& options) {
     static_cast<void>(wall_seconds(options));
     if (options.fresh && options.verify)
@@ -294,6 +304,7 @@ bool parse_options(int argc, const char* const* argv, const ProgramText& program
         assign(*setting, std::string("--") + setting->name, texts);
         options.given.insert(setting->name);
     }
+    apply_recipe(options);
     refuse_contradictions(options);
     return true;
 }

@@ -3,19 +3,18 @@
 #include "kernels/feature_maps.hpp"
 #include "lolcats/error.hpp"
 #include "src/block_layout.hpp"
+#include "src/memory_plan.hpp"
 #include "src/text_table.hpp"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 namespace lolcats {
 namespace {
 
 constexpr double hour = 3600;
-/// float32 parameter, gradient, two moments and the copy that was best so far.
-constexpr double trained_bytes = 5 * 4;
-constexpr double work_bytes = 4; ///< work arrays are float32
 
 double weight_bytes_each(const Options& options) {
     return options.dtype == "f32" ? 4 : 2;
@@ -58,47 +57,31 @@ double layer_lora_parameters(const ModelConfig& m, const Options& options) {
     return options.lora_rank * sides;
 }
 
-/// The biggest work arrays of one teacher layer: residual stream in, out and normed; q, attention output; k, v; gate
-/// and up. Element count for one micro-batch.
-double teacher_work(const ModelConfig& m, double micro_tokens) {
-    return micro_tokens * (3.0 * m.hidden_size + 2.0 * m.query_size() + 2.0 * m.kv_size() + 2.0 * m.intermediate_size);
-}
-
-/// The student beside it: features of q and k and their gradients, student output and its gradient.
-double student_work(const ModelConfig& m, const Options& options, double micro_tokens) {
-    return micro_tokens * m.heads * (4.0 * 2 * feature_dim(m, options) + 2.0 * m.head_dim);
-}
-
+/// Of the most loaded rank: one with the most layers, and in stage 2 the first stage, which has the most micro-batches
+/// under way, or the last, which has the head.
 std::array<double, plan_stages> memory_of(const Plan& plan, const Options& options, const BlockPlan& row) {
-    const ModelConfig& m = plan.model;
-    const double micro_tokens = static_cast<double>(options.micro_batch) * options.plan_length;
-    const double embedding = embedding_parameters(m) * weight_bytes_each(options);
-    const double weights = row.rank_weight_bytes + embedding;
-    // The first rank holds the embedding and the last one the head; a pipeline of one rank holds both.
-    const double head = row.pipeline_ranks == 1 && !m.tie_word_embeddings ? embedding : 0;
-    const double maps = row.layers_per_rank * layer_map_parameters(m, options);
-    const double lora = row.layers_per_rank * layer_lora_parameters(m, options);
-    const double maps_bytes = maps * (options.train_feature_maps ? trained_bytes : work_bytes);
-    const double teacher = teacher_work(m, micro_tokens) * work_bytes;
-    const double student = student_work(m, options, micro_tokens) * work_bytes;
-    // Kept for the backward pass: the input of each layer, for as many micro-batches as the pipeline holds at once.
-    const double kept =
-        row.layers_per_rank * micro_tokens * m.hidden_size * weight_bytes_each(options) * row.pipeline_ranks;
-    const double logits = 2 * micro_tokens * m.vocab_size * work_bytes;
-    return {weights + teacher, weights + teacher + student + maps * trained_bytes,
-            weights + head + kept + 2 * (teacher + student) + logits + maps_bytes + lora * trained_bytes};
+    const int stages = row.pipeline_ranks;
+    const int layers = row.layers_per_rank;
+    // Stage 0 does not compute the model's last block, which only a pipeline of one rank notices.
+    const int computed = stages == 1 ? (row.blocks - 1) * row.block_layers : layers;
+    const double micro_batches = std::ceil(1.0 * options.batch_size / options.micro_batch);
+    const int of_replica = static_cast<int>(std::ceil(micro_batches * stages / row.ranks));
+    const auto lora = [&](int stage) { return lora_stage_memory(plan, options, {layers, stage, stages, of_replica}); };
+    return {teacher_memory(plan, options, computed, stages > 1).total(),
+            transfer_memory(plan, options, row.block_layers, 1).total(), std::max(lora(0), lora(stages - 1))};
 }
 
 /// Fills in the hours. Stage 0 runs the teacher once over the data and writes its states, stage 1 reads them back and
 /// runs the teacher again every epoch, stage 2 is three forward passes' work (forward, recomputation, gradient of the
-/// activations). Every stage reads the weights once.
+/// activations), and one more where the teacher is distilled. Every stage reads the weights once.
 void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
     const double data_ranks = static_cast<double>(row.ranks) / row.pipeline_ranks;
     const double pass =
         plan.tokens * plan.flops_per_token_layer * row.layers_per_rank / (data_ranks * plan.flops) / hour;
     const double load = plan.weight_bytes / plan.bandwidth / hour;
     const double states = row.store_bytes / plan.bandwidth / hour;
-    row.compute_hours = {pass, pass * options.epochs, 3 * pass * options.epochs};
+    const int passes = options.kl_factor > 0 ? 4 : 3;
+    row.compute_hours = {pass, pass * options.epochs, passes * pass * options.epochs};
     row.io_hours = {load + states, load + states * options.epochs, load};
     for (int i = 0; i < plan_stages; ++i) row.hours[i] = row.compute_hours[i] + row.io_hours[i];
 }
@@ -112,7 +95,7 @@ BlockPlan plan_blocks(const Plan& plan, const Options& options, int block_layers
     row.ranks = options.plan_ranks == 0 ? layout.blocks : options.plan_ranks;
     row.pipeline_ranks = pipeline_size(row.ranks, row.blocks, pipeline_ranks);
     const Range first = blocks_of_stage(row.blocks, row.pipeline_ranks, 0); // no other rank owns more
-    row.layers_per_rank = layout.layers_of(first.end - 1).end;
+    row.layers_per_rank = layout.layers_of(first).size();
     const double layer_bytes = plan.layer_parameters * weight_bytes_each(options);
     row.block_weight_bytes = row.block_layers * layer_bytes;
     row.rank_weight_bytes = row.layers_per_rank * layer_bytes;

@@ -24,7 +24,7 @@ std::vector<Setting> files_settings(Options& o) {
     const auto* files = "Files";
     return {
         {"model", &o.model, files, "Hugging Face directory of the teacher"},
-        {"tokens", &o.tokens, files, "HDF5 token store: /tokens int32 [n,T], optional /labels"},
+        {"tokens", &o.tokens, files, "HDF5 token store: /tokens int32 [n,T], optional /labels and /distances"},
         {"work", &o.work, files, "directory that receives hidden/, transfer/ and lora/"},
         {"feature-maps", &o.feature_maps, files, "safetensors file or directory of trained feature maps"},
         {"adapter", &o.adapter, files, "PEFT directory of a trained LoRA adapter"},
@@ -58,6 +58,31 @@ std::vector<Setting> method_settings(Options& o) {
         {"tie-feature-maps", &o.tie_feature_maps, method, "one map for queries and keys"},
         {"affine-attention-factors", &o.affine_attention_factors, method,
          "weigh the linear branch by 1 - gamma, not 1"},
+        {"recipe",
+         &o.recipe,
+         method,
+         "what settings left open are: the paper's, or those that measured best "
+         "(docs/results/2026-11-25-quality-tiny.md)",
+         {"paper", "robust"}},
+        {"window-dropout",
+         &o.window_dropout,
+         method,
+         "share of training batches without their window, falling to 0 at the end (SSD, arXiv 2510.05901)",
+         {},
+         {0, 1}},
+        {"window-dropout-kind",
+         &o.window_dropout_kind,
+         method,
+         "what such a batch has: no window, or one of a size drawn from 1 to w (ibid.)",
+         {"branch", "size"}},
+        {"keep-softmax-layers",
+         &o.keep_softmax_layers,
+         method,
+         "so many layers, those of the highest transfer loss, keep softmax attention (LoLCATs' hybrids, arXiv "
+         "2410.10254)",
+         {},
+         any_count},
+        {"softmax-layers", &o.softmax_layers, method, "numbers of the layers that do, separated by commas"},
     };
 }
 
@@ -119,6 +144,18 @@ std::vector<Setting> training_settings(Options& o) {
          {},
          not_negative},
         {"xent-factor", &o.xent_factor, training, "weight of the attention weights' cross-entropy", {}, not_negative},
+        {"far-xent-factor",
+         &o.far_xent_factor,
+         training,
+         "weight of the same among far keys only (Hedgehog's loss, arXiv 2402.04347, where the maps are used)",
+         {},
+         not_negative},
+        {"layer-loss",
+         &o.layer_loss,
+         training,
+         "a layer's squared error as it is, or over its teacher's mean square (FitNets' hints, arXiv 1412.6550, made "
+         "equal)",
+         {"plain", "normalized"}},
     };
 }
 
@@ -131,6 +168,26 @@ std::vector<Setting> lora_settings(Options& o) {
         {"lora-dropout", &o.lora_dropout, lora, "dropout before the adapter", {}, fraction},
         {"lora-modules", &o.lora_modules, lora, "projections that get an adapter, separated by commas", projections},
         {"train-feature-maps", &o.train_feature_maps, lora, "LoRA training also trains maps and mixing factors"},
+        {"kl-factor",
+         &o.kl_factor,
+         lora,
+         "weight of the divergence from the teacher's distribution beside the loss (distillation, arXiv 1503.02531)",
+         {},
+         not_negative},
+    };
+}
+
+std::vector<Setting> evaluation_settings(Options& o) {
+    const auto* evaluation = "Evaluation";
+    return {
+        {"branch",
+         &o.branch,
+         evaluation,
+         "what of the student's attention counts; linear: the window only where nothing is far; window+sinks: and the "
+         "first keys (StreamingLLM, arXiv 2309.17453)",
+         {"both", "window", "linear", "window+sinks"}},
+        {"sinks", &o.sinks, evaluation, "first keys that window+sinks keeps near", {}, any_size},
+        {"attention-mass", &o.attention_mass, evaluation, "report the share of attention on far keys, by layer"},
     };
 }
 
@@ -224,8 +281,9 @@ std::vector<Setting> plan_settings(Options& o) {
 
 std::vector<Setting> settings_of(Options& o) {
     std::vector<Setting> all;
-    for (const auto group : {files_settings, method_settings, numerics_settings, data_settings, training_settings,
-                             lora_settings, restart_settings, generation_settings, machine_settings, plan_settings})
+    for (const auto group :
+         {files_settings, method_settings, numerics_settings, data_settings, training_settings, lora_settings,
+          evaluation_settings, restart_settings, generation_settings, machine_settings, plan_settings})
         for (Setting& setting : group(o)) all.push_back(std::move(setting));
     return all;
 }
@@ -241,7 +299,7 @@ std::string describe(const Bounds& bounds) {
 }
 
 std::string type_name(const Setting& setting) {
-    if (!setting.choices.empty()) return "{" + join(setting.choices, ",") + "}";
+    if (!setting.choices.empty()) return fmt::format("{{{}}}", join(setting.choices, ","));
     return std::visit(Overloaded{[](const std::string*) { return "TEXT"; }, [](const Words*) { return "LIST"; },
                                  [](const int*) { return "INT"; }, [](const std::uint64_t*) { return "INT"; },
                                  [](const double*) { return "NUMBER"; }, [](const bool*) { return ""; }},

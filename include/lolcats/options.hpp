@@ -16,7 +16,7 @@ namespace lolcats {
 struct Options {
     // Files
     std::string model;             ///< Hugging Face directory of the teacher
-    std::string tokens;            ///< HDF5 token store: /tokens int32 [n,T], optional /labels
+    std::string tokens;            ///< HDF5 token store: /tokens int32 [n,T], optional /labels and /distances
     std::string work = "work";     ///< directory that receives hidden/, transfer/ and lora/
     std::string feature_maps;      ///< safetensors file or directory of trained feature maps
     std::string adapter;           ///< PEFT directory of a trained LoRA adapter
@@ -27,14 +27,19 @@ struct Options {
     std::string done_file;         ///< file written once all is done; a launcher's status can say so wrongly
 
     // Method
-    int block_layers = 0;                     ///< k, decoder layers in a block; 0: all of them (joint)
-    int window = 64;                          ///< w, width of the softmax window
-    std::string attention = "terrace";        ///< teacher | terrace | sliding | none
-    std::string feature_map = "hedgehog";     ///< see kernels/feature_maps.hpp
-    int feature_dim = 0;                      ///< f; 0: half the head dimension; all of it if the map is square
-    std::string feature_map_init = "uniform"; ///< uniform | identity
-    bool tie_feature_maps = false;            ///< one map for queries and keys
-    bool affine_attention_factors = false;    ///< weigh the linear branch by 1 - gamma instead of 1
+    int block_layers = 0;                       ///< k, decoder layers in a block; 0: all of them (joint)
+    int window = 64;                            ///< w, width of the softmax window
+    std::string attention = "terrace";          ///< teacher | terrace | sliding | none
+    std::string feature_map = "hedgehog";       ///< see kernels/feature_maps.hpp
+    int feature_dim = 0;                        ///< f; 0: half the head dimension; all of it if the map is square
+    std::string feature_map_init = "uniform";   ///< uniform | identity
+    bool tie_feature_maps = false;              ///< one map for queries and keys
+    bool affine_attention_factors = false;      ///< weigh the linear branch by 1 - gamma instead of 1
+    std::string recipe = "paper";               ///< paper | robust: what settings that were left open are
+    double window_dropout = 0;                  ///< share of batches trained without their window, at first
+    std::string window_dropout_kind = "branch"; ///< branch (every key is far) | size (a window drawn from 1 to w)
+    int keep_softmax_layers = 0;                ///< layers of the highest transfer loss that keep softmax attention
+    std::vector<std::string> softmax_layers;    ///< numbers of the layers that do, in place of a count
 
     // Numerics
     std::string dtype = "bf16";        ///< f32 | bf16: type of the frozen weights and the residual stream
@@ -66,6 +71,8 @@ struct Options {
     int log_every = 10;        ///< optimiser steps between lines on the console
     double mse_factor = 1000;
     double xent_factor = 0;
+    double far_xent_factor = 0;       ///< weight of the cross-entropy among far keys only
+    std::string layer_loss = "plain"; ///< plain | normalized: by the mean square of the teacher's output
 
     // LoRA
     int lora_rank = 8;
@@ -73,6 +80,12 @@ struct Options {
     double lora_dropout = 0;
     std::vector<std::string> lora_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
     bool train_feature_maps = false; ///< LoRA stage also trains the feature maps and mixing factors
+    double kl_factor = 0;            ///< weight of the divergence from the teacher's next-token distribution
+
+    // Evaluation
+    std::string branch = "both"; ///< both | window | linear | window+sinks: what of the student's attention counts
+    int sinks = 4;               ///< first keys that window+sinks keeps near
+    bool attention_mass = false; ///< report how much of the attention goes to far keys, by layer
 
     // Restart
     int checkpoint_every = 10; ///< optimiser steps between checkpoints; 0: only when told to stop

@@ -2,6 +2,7 @@
 /// Activations and their gradients between neighbouring stages of a pipeline.
 #include "kernels/views.hpp"
 #include "src/comm/array_communicator.hpp"
+#include "src/work_sizes.hpp"
 
 #include <array>
 #include <memory>
@@ -25,7 +26,7 @@ enum class Flow { forward, both };
 class StageLink {
 public:
     /// Messages each way that hold a copy of their data until the receiver has begun to take them.
-    static constexpr std::size_t most_under_way = 4;
+    static constexpr std::size_t most_under_way = messages_under_way;
 
     /// Collective over `pipeline`, which is to outlive the link.
     StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow);

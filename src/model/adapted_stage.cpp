@@ -18,8 +18,10 @@ AdaptedStage::InFlight AdaptedStage::take(std::size_t rows, std::size_t width) {
 void AdaptedStage::forward(const AttentionShape& shape, const DropoutStreams& streams, const Matrix<float>& x,
                            const InFlight& flight) {
     for (std::size_t i = 0; i < weights_.size(); ++i) {
-        Kokkos::deep_copy(Execution(), first_rows(flight.inputs[i], shape.rows()), x);
-        decoder_.forward(shape, weights_[i], layers_[i], streams, x);
+        const auto entered = first_rows(flight.inputs[i], shape.rows());
+        Kokkos::deep_copy(Execution(), entered, x);
+        const bool is_last = i + 1 == weights_.size(); // the backward pass begins there, often at once
+        decoder_.forward(shape, weights_[i], layers_[i], streams, x, is_last ? entered : Matrix<float>());
     }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 /// Training through consecutive adapted layers: the forward pass keeps what entered each layer, and the backward pass
-/// recomputes the rest from it. Several micro-batches may be between the two.
+/// recomputes the rest from it, but for the last layer's where nothing came between. Several micro-batches may be
+/// between the two.
 #include "src/model/decoder_layer.hpp"
 
 #include <vector>

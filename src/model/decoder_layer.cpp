@@ -5,6 +5,8 @@
 #include "kernels/softmax_attention.hpp"
 #include "kernels/swiglu.hpp"
 
+#include <numeric>
+
 namespace lolcats {
 
 namespace {
@@ -15,6 +17,12 @@ void mlp_forward(const LayerContext<Real>& context, const LayerWeights<Real>& we
     rms_norm(act.middle, weights.post_attention_norm, context.config.rms_norm_eps, act.mlp_normed);
     context.gemm.linear(act.mlp_normed, weights.gate, act.gate);
     context.gemm.linear(act.mlp_normed, weights.up, act.up);
+}
+
+template <class Real>
+double sum_of(const Matrix<Real>& values) {
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, values);
+    return std::accumulate(host.data(), host.data() + host.size(), 0.0);
 }
 
 template <class Real>
@@ -124,6 +132,33 @@ LoraContext<Real> AdaptedDecoder<Real>::lora_context(const AttentionShape& shape
 }
 
 template <class Real>
+void AdaptedDecoder<Real>::take_apart(const BranchChoice& choice) {
+    choice_ = choice;
+    const int heads = largest_.batch * largest_.heads;
+    mass_ = {make<Real>("far_mass", heads, largest_.length), make<Real>("far_softmax_mass", heads, largest_.length)};
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::attend(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
+                                  const LayerActivations<Real>& act) {
+    if (layer.softmax) return softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+    if (choice_) return attend_in_part(shape, layer, act);
+    student_attention(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics);
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::attend_in_part(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
+                                          const LayerActivations<Real>& act) {
+    const int heads = shape.batch * shape.heads;
+    const AttentionMass<Real> mass{first_rows(mass_.far, heads), first_rows(mass_.far_softmax, heads)};
+    branch_attention(shape, form_, *choice_, layer.student, act.q, act.k, act.v, act.y, mass);
+    MassSum& sum = mass_sums_[static_cast<int>(layer.index)];
+    sum.far += sum_of(mass.far);
+    sum.far_softmax += sum_of(mass.far_softmax);
+    sum.queries += static_cast<double>(heads) * queries_with_far_keys(form_, shape.length);
+}
+
+template <class Real>
 void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                          const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
                                          const Matrix<Real>& x, const LayerActivations<Real>& act) {
@@ -139,7 +174,7 @@ void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const Laye
     project(v_proj, weights.v, act.input_normed, act.v, false);
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
-    student_attention(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics);
+    attend(shape, layer, act);
     Kokkos::deep_copy(Execution(), act.middle, x);
     project(o_proj, weights.o, act.y, act.middle, true);
     mlp_forward(context_, weights, act);
@@ -148,12 +183,24 @@ void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const Laye
 template <class Real>
 void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                    const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                                   const Matrix<Real>& x) {
+                                   const Matrix<Real>& x, const Matrix<Real>& entered) {
     const auto act = for_shape(activations_, shape);
     run_to_middle(shape, weights, layer, streams, x, act);
-    swiglu(act.gate, act.up);
+    auto gated = act.up;
+    held_ = entered.data();
+    if (held_ != nullptr) { // up is needed once more
+        allocate_gradients();
+        gated = first_rows(gradients_.wide, shape.rows());
+        Kokkos::deep_copy(Execution(), gated, act.up);
+    }
+    swiglu(act.gate, gated);
     Kokkos::deep_copy(Execution(), x, act.middle);
-    context_.gemm.linear(act.up, weights.down, x, true);
+    context_.gemm.linear(gated, weights.down, x, true);
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::allocate_gradients() {
+    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_, form_.feature_dim);
 }
 
 /// dx: gradient of the layer's output; gradients_.middle becomes that of act.middle.
@@ -192,10 +239,15 @@ void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const
                           d_out, d_in, lora_scratch_);
     };
     project_backward(o_proj, weights.o, act.y, middle, dy, false);
-    gradients_.student.set_zero();
-    student_attention_backward(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics, dy,
-                               gradients_.student, inputs);
-    if (layer.student_gradients.q_map.extent(0) > 0) add_gradients(shape, gradients_.student, layer.student_gradients);
+    if (layer.softmax) {
+        softmax_attention_backward(shape, act.q, act.k, act.v, act.y, act.statistics, dy, inputs);
+    } else {
+        gradients_.student.set_zero();
+        student_attention_backward(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics, dy,
+                                   gradients_.student, inputs);
+        if (layer.student_gradients.q_map.extent(0) > 0)
+            add_gradients(shape, gradients_.student, layer.student_gradients);
+    }
     sum_head_groups(shape, inputs.k, dk);
     sum_head_groups(shape, inputs.v, dv);
     rotate(context_.rope, Rotation::backward, shape.length, shape.head_dim, inputs.q);
@@ -209,9 +261,10 @@ template <class Real>
 void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                     const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
                                     const Matrix<Real>& x, const Matrix<Real>& dx) {
-    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_, form_.feature_dim);
+    allocate_gradients();
     const auto act = for_shape(activations_, shape);
-    run_to_middle(shape, weights, layer, streams, x, act);
+    if (x.data() != held_) run_to_middle(shape, weights, layer, streams, x, act);
+    held_ = nullptr;
     mlp_backward(weights, act, dx);
     attention_backward(shape, weights, layer, streams, act);
     const int n = shape.rows();

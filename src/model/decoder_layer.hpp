@@ -2,8 +2,12 @@
 /// One decoder layer: RMSNorm, projections, RoPE, attention, o projection, residual, RMSNorm, SwiGLU MLP, residual.
 ///
 /// The steps are apart so that stage 1 can set the student's attention beside the teacher's between them.
+#include "kernels/branch_attention.hpp"
 #include "lolcats/model.hpp"
 #include "src/model/lora.hpp"
+
+#include <map>
+#include <optional>
 
 namespace lolcats {
 
@@ -22,6 +26,14 @@ struct AdaptedLayer {
     StudentGradientSums student_gradients; ///< empty arrays: frozen
     LayerLora<Real> lora;
     std::uint64_t index = 0; ///< layer number, for the random streams
+    bool softmax = false;    ///< the layer keeps its softmax attention, and the student is idle
+};
+
+/// Sums of AttentionMass over the queries of a layer that have far keys.
+struct MassSum {
+    double far = 0;
+    double far_softmax = 0;
+    double queries = 0;
 };
 
 /// Scratch of the adapted layer's backward pass, n rows.
@@ -61,18 +73,30 @@ public:
     AdaptedDecoder(const LayerContext<Real>& context, const AttentionShape& largest, const StudentForm& form,
                    const LoraForm& lora);
 
-    /// x[n, D] passes through the layer. Leaves the activations that `backward` needs.
+    /// x[n, D] passes through the layer. Where `entered`, a copy of x, is given, the activations are held for the
+    /// backward pass from it, until another layer passes.
     void forward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
-                 const DropoutStreams& streams, const Matrix<Real>& x);
+                 const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& entered = {});
 
-    /// Recomputes the layer from the x[n, D] that entered it, turns dx[n, D], the gradient of what left it, into that
-    /// of x, and adds to the gradients the layer keeps.
+    /// Recomputes the layer from the x[n, D] that entered it, unless its activations are held, turns dx[n, D], the
+    /// gradient of what left it, into that of x, and adds to the gradients the layer keeps.
     void backward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
                   const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& dx);
 
+    /// What the students compute with from now on: near keys and window may differ from those they were made with.
+    void set_form(const StudentForm& form) { form_ = form; }
+    /// From now on forward() computes with a part of the student's attention, and adds up where it goes.
+    void take_apart(const BranchChoice& choice);
+    /// By layer number.
+    [[nodiscard]] const std::map<int, MassSum>& attention_mass() const { return mass_sums_; }
+
 private:
+    void attend(const AttentionShape& shape, const AdaptedLayer<Real>& layer, const LayerActivations<Real>& act);
+    void attend_in_part(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
+                        const LayerActivations<Real>& act);
     void run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
                        const DropoutStreams& streams, const Matrix<Real>& x, const LayerActivations<Real>& act);
+    void allocate_gradients();
     void mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& dx);
     void attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                             const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
@@ -85,8 +109,12 @@ private:
     LoraForm lora_;
     LayerActivations<Real> activations_;
     LayerGradients<Real> gradients_; ///< allocated when first needed
+    const Real* held_ = nullptr;     ///< what entered the layer whose activations are held
     LoraScratch<Real> lora_scratch_;
     AttentionShape largest_;
+    std::optional<BranchChoice> choice_;
+    AttentionMass<Real> mass_;
+    std::map<int, MassSum> mass_sums_;
 };
 
 /// The views of the first rows that a micro-batch of this shape uses.

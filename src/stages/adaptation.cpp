@@ -1,6 +1,7 @@
 #include "src/stages/adaptation.hpp"
 
 #include "lolcats/error.hpp"
+#include "src/stages/softmax_layers.hpp"
 
 namespace lolcats {
 
@@ -10,6 +11,7 @@ Adaptation adaptation(const Options& options, const ModelConfig& config, const F
         fail("--attention teacher has no use for --feature-maps and --adapter; choose terrace, sliding or none");
     if (options.attention == "teacher") return result;
     result.form = student_form(options, config, maps);
+    result.softmax_layers = softmax_layers(options, config, maps);
     if (!options.adapter.empty()) {
         result.adapter = read_adapter_config(options.adapter);
         result.adapter.form.dropout = 0;

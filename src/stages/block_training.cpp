@@ -42,7 +42,7 @@ TransferRun prepare_transfer(const Options& options, const RunInput& input, cons
                     Batches(options, input.tokens.sequences())};
     const std::string maps = world.rank() == 0 && start ? content_identity(start->files()) : "none";
     run.identity = IdentityBuilder(options, input, run.content, "lolcats_block")
-                       .with_options({"hidden-dtype", "mse-factor", "xent-factor"})
+                       .with_options({"hidden-dtype", "mse-factor", "xent-factor", "far-xent-factor", "layer-loss"})
                        .with(form_metadata(run.form, run.tied))
                        .with({{"block-layers", std::to_string(input.layout.block_layers)},
                               {"gemm", name_of(run.arithmetic)},
@@ -86,7 +86,10 @@ BlockTraining::BlockTraining(const TransferRun& run, int block, bool finished, A
       block_(load_layers<float>(ReplicaWeights(run.options, run.input, group).source(), run.input.config,
                                 run.input.layout.layers_of(block), run.input.storage),
              run.input.config, run.form, run.tied, run.input.storage, run.arithmetic, run.input.layout.layers_of(block),
-             run.input.shape(run.options.micro_batch), {run.options.mse_factor, run.options.xent_factor}),
+             run.input.shape(run.options.micro_batch),
+             {run.options.mse_factor, run.options.xent_factor, run.options.far_xent_factor,
+              run.options.layer_loss == "normalized"}),
+      window_dropout_(run.options, run.batches.steps()),
       checkpoints_(run.options,
                    {state_directory(run.options, block), run.identity, run.input.layout, group.rank() == 0}, group_,
                    interrupt),
@@ -118,6 +121,7 @@ void BlockTraining::begin(const Pass& pass) {
     takes_part_ = takes_part(pass);
     pass_start_ = Clock::now();
     losses_.assign(block_.layers().size(), 0.0);
+    block_.set_form(pass.train ? window_dropout_.form(run_.form, pass.step) : run_.form);
     if (!pass.train || !takes_part_) return;
     block_.parameters().zero_gradients();
     if (!pace_)

@@ -11,6 +11,7 @@
 #include "src/train/progress.hpp"
 #include "src/train/time_split.hpp"
 #include "src/train/transfer_block.hpp"
+#include "src/train/window_dropout.hpp"
 
 #include <chrono>
 #include <optional>
@@ -91,6 +92,7 @@ private:
     TimeSplit& time_;
     Progress progress_;
     TransferBlock block_;
+    WindowDropout window_dropout_;
     Checkpoints checkpoints_;
     bool is_finished_;
     std::optional<MetricsLog> log_;

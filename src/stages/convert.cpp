@@ -24,6 +24,15 @@ int steps_under_way(const Options& options, const Mesh& mesh) {
     return 1 + (micro_batches * options.micro_batch * mesh.data_ranks + options.batch_size - 1) / options.batch_size;
 }
 
+/// Of this rank, as foretold.
+double array_bytes(const TransferRun& run, const Mesh& mesh) {
+    const RunPlan plan(run.input, run.options, run.arithmetic, mesh.pipeline_ranks * mesh.data_ranks);
+    const Range blocks = blocks_of_stage(run.input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
+    const int layers = run.input.layout.layers_of(blocks).size();
+    return transfer_memory(plan.plan, plan.options, layers, blocks.size()).total() +
+           (mesh.stage + 1 < mesh.pipeline_ranks ? link_memory(plan.plan, plan.options) : 0);
+}
+
 } // namespace
 
 void convert_streaming(const Options& options, const Communicator& world) {
@@ -52,7 +61,8 @@ void convert_streaming(const Options& options, const Communicator& world) {
                   {.pipeline_ranks = mesh.pipeline_ranks,
                    .sequences = result.sequences,
                    .micro_batches = result.micro_batches,
-                   .bytes_sent = stream.bytes_sent()});
+                   .bytes_sent = stream.bytes_sent(),
+                   .array_bytes = array_bytes(run, mesh)});
 }
 
 } // namespace lolcats

@@ -6,6 +6,7 @@
 #include "src/pace.hpp"
 #include "src/stages/adaptation.hpp"
 #include "src/stages/model_stage.hpp"
+#include "src/stages/recall.hpp"
 
 #include <cmath>
 #include <iostream>
@@ -20,28 +21,11 @@ namespace {
 struct Scores {
     double loss = 0;
     std::int64_t tokens = 0;
-    std::int64_t spans = 0;
-    std::int64_t matched = 0;
+    Recall recall;
 };
 
-/// Counts the runs of consecutive labelled tokens that were predicted throughout. predicted[t] is for token t + 1.
-void score_spans(const std::vector<std::int32_t>& labels, const std::int32_t* predicted, Scores& scores) {
-    bool in_span = false;
-    bool matched = false;
-    const auto close = [&] {
-        scores.spans += in_span ? 1 : 0;
-        scores.matched += in_span && matched ? 1 : 0;
-        in_span = false;
-    };
-    for (std::size_t t = 1; t < labels.size(); ++t) {
-        if (labels[t] == unlabelled) {
-            close();
-            continue;
-        }
-        matched = (!in_span || matched) && predicted[t - 1] == labels[t];
-        in_span = true;
-    }
-    close();
+bool takes_apart(const Options& options) {
+    return options.attention_mass || options.branch != "both";
 }
 
 class Evaluation {
@@ -50,8 +34,10 @@ public:
                const std::optional<FeatureMapFiles>& maps)
         : options_(options), input_(input), world_(world), mesh_(mesh),
           stage_(options, input, mesh, choose_arithmetic(options, world),
-                 adaptation(options, input.config, maps ? &*maps : nullptr), Flow::forward) {
+                 adaptation(options, input.config, maps ? &*maps : nullptr), Flow::forward),
+          mine_{.recall = Recall(stage_.form() ? stage_.form()->window : options.window)} {
         if (options.attention != "teacher") prepare_parameters(maps);
+        if (takes_apart(options)) stage_.take_apart({branch_of(options.branch), options.sinks});
         if (!options.save_logits.empty() && world.rank() == 0) {
             logits_file_.emplace(options.save_logits);
             logits_file_->create("logits", {input.tokens.sequences(), input.length(), input.config.vocab_size},
@@ -73,7 +59,7 @@ public:
             if (!batch.empty()) evaluate(batch);
             if (!options_.save_logits.empty()) collect_logits(all, turn);
             pace.advance(1);
-            if (world_.rank() == 0 && (turn + 1) % 64 == 0) spdlog::info(pace.text());
+            if (world_.rank() == 0 && ((turn + 1) % 64 == 0 || pace.is_done())) spdlog::info(pace.text());
         }
         const Scores scores = total();
         if (scores.tokens == 0)
@@ -83,6 +69,21 @@ public:
                  options_.model, scores.loss);
         if (logits_file_) logits_file_->close(); // only now, so that the logits of a failed run are not taken for good
         return scores;
+    }
+
+    /// By layer, from all ranks. Collective.
+    [[nodiscard]] std::vector<MassSum> attention_mass() const {
+        constexpr int numbers = 3;
+        std::vector<double> sums(static_cast<std::size_t>(input_.config.layers) * numbers);
+        for (const auto& [layer, sum] : stage_.attention_mass()) {
+            sums[layer * numbers] = sum.far;
+            sums[layer * numbers + 1] = sum.far_softmax;
+            sums[layer * numbers + 2] = sum.queries;
+        }
+        world_.sum(sums.data(), sums.size());
+        std::vector<MassSum> layers;
+        for (std::size_t i = 0; i < sums.size(); i += numbers) layers.push_back({sums[i], sums[i + 1], sums[i + 2]});
+        return layers;
     }
 
 private:
@@ -116,9 +117,11 @@ private:
         mine_.tokens += sum.labelled;
         const auto predicted = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, stage_.predicted());
         std::vector<std::int32_t> labels(input_.length());
+        std::vector<std::int32_t> distances(input_.tokens.has_distances() ? input_.length() : 0);
         for (std::size_t i = 0; i < batch.size(); ++i) {
             input_.tokens.read_labels(batch[i], labels.data());
-            score_spans(labels, predicted.data() + i * labels.size(), mine_);
+            if (!distances.empty()) input_.tokens.read_distances(batch[i], distances.data());
+            mine_.recall.add(labels, distances, predicted.data() + i * labels.size());
         }
     }
 
@@ -142,8 +145,7 @@ private:
         Scores all = mine_;
         world_.sum(&all.loss, 1);
         world_.sum(&all.tokens, 1);
-        world_.sum(&all.spans, 1);
-        world_.sum(&all.matched, 1);
+        all.recall.sum(world_);
         return all;
     }
 
@@ -159,21 +161,48 @@ private:
 
 } // namespace
 
+namespace {
+
+void refuse_contradictions(const Options& options) {
+    const bool teacher = options.attention == "teacher";
+    if (takes_apart(options) && teacher)
+        fail(
+            "--branch and --attention-mass look at a student's attention; --attention teacher has none: leave one out");
+    if (options.attention == "none" && (options.branch == "window" || options.branch == "window+sinks"))
+        fail("--branch {}: --attention none has no window; choose terrace or sliding", options.branch);
+}
+
+/// [{"layer", "far", "far_softmax"}]: shares of queries that have far keys; layers that have none are left out.
+nlohmann::ordered_json by_layer(const std::vector<MassSum>& layers) {
+    auto list = nlohmann::ordered_json::array();
+    for (std::size_t i = 0; i < layers.size(); ++i)
+        if (const MassSum& sum = layers[i]; sum.queries > 0)
+            list.push_back(
+                {{"layer", i}, {"far", sum.far / sum.queries}, {"far_softmax", sum.far_softmax / sum.queries}});
+    return list;
+}
+
+} // namespace
+
 void evaluate_model(const Options& options, const Communicator& world) {
+    refuse_contradictions(options);
     const RunInput input(options);
     std::optional<FeatureMapFiles> maps;
     if (!options.feature_maps.empty()) maps.emplace(options.feature_maps);
     const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
-    const Scores scores = Evaluation(options, input, world, mesh, maps).run();
+    Evaluation evaluation(options, input, world, mesh, maps);
+    const Scores scores = evaluation.run();
+    const std::vector<MassSum> mass = evaluation.attention_mass();
     const double loss = scores.loss / static_cast<double>(scores.tokens);
     if (world.rank() != 0) return;
-    const nlohmann::ordered_json result = {
-        {"loss", loss},
-        {"perplexity", std::exp(loss)},
-        {"tokens", scores.tokens},
-        {"exact_match", static_cast<double>(scores.matched) / static_cast<double>(scores.spans)},
-        {"spans", scores.spans},
-        {"run_deck", run_deck(options, "lolcats_eval")}};
+    nlohmann::ordered_json result = {{"loss", loss},
+                                     {"perplexity", std::exp(loss)},
+                                     {"tokens", scores.tokens},
+                                     {"exact_match", scores.recall.exact_match()},
+                                     {"spans", scores.recall.spans()}};
+    if (input.tokens.has_distances()) result["by_distance"] = scores.recall.by_distance();
+    if (options.attention_mass) result["attention_mass"] = by_layer(mass);
+    result["run_deck"] = run_deck(options, "lolcats_eval");
     std::cout << result.dump() << std::endl;
 }
 

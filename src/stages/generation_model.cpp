@@ -3,6 +3,7 @@
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/stages/run_identity.hpp"
+#include "src/stages/softmax_layers.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -25,7 +26,13 @@ std::optional<FeatureMapFiles> feature_maps(const Options& options) {
 GenerationModel::GenerationModel(const Options& options)
     : options_(options), config_(read_model_config(required_model(options))), checkpoint_(options.model),
       storage_(storage_type(options.dtype)), maps_(feature_maps(options)),
-      adaptation_(adaptation(options, config_, maps_ ? &*maps_ : nullptr)) {}
+      adaptation_(adaptation(options, config_, maps_ ? &*maps_ : nullptr)) {
+    if (!adaptation_.softmax_layers.empty())
+        fail("layers {} keep softmax attention, which lolcats_generate has no state for: give an adapter trained "
+             "without "
+             "--keep-softmax-layers",
+             to_text(adaptation_.softmax_layers));
+}
 
 io::SessionIdentity GenerationModel::identity(const Communicator& world) const {
     nlohmann::ordered_json settings;

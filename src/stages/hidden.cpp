@@ -8,6 +8,7 @@
 #include "src/interrupt.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/pace.hpp"
+#include "src/stages/array_report.hpp"
 #include "src/stages/replica_weights.hpp"
 #include "src/train/batches.hpp"
 
@@ -29,8 +30,9 @@ public:
         : input_(input), mesh_(mesh), link_(mesh.pipeline, array_transport(options), Flow::forward),
           replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
           weights_(options, input, *replicas_),
-          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), gemm_(arithmetic),
-          rope_(input.config, input.length()), activations_(input.config, input.shape(options.micro_batch)),
+          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), arithmetic_(arithmetic),
+          gemm_(arithmetic), rope_(input.config, input.length()),
+          activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
             stores_.push_back(open_store(options, identity, block));
@@ -82,6 +84,14 @@ public:
                            [&](const auto& store) { return store == nullptr || store->is_done(sequence); });
     }
 
+    /// Of this rank's arrays, as foretold.
+    [[nodiscard]] double array_bytes(const Options& options, int ranks) const {
+        const RunPlan plan(input_, options, arithmetic_, ranks);
+        int layers = 0;
+        for (const auto& block : layers_) layers += static_cast<int>(block.size());
+        return teacher_memory(plan.plan, plan.options, layers, !link_.is_last()).total();
+    }
+
     void close() {
         link_.flush();
         for (auto& store : stores_)
@@ -122,6 +132,7 @@ private:
     std::unique_ptr<ArrayCommunicator> replicas_;
     ReplicaWeights weights_;
     Range blocks_;
+    Arithmetic arithmetic_;
     Gemm<float> gemm_;
     RopeTable<float> rope_;
     LayerActivations<float> activations_;
@@ -182,12 +193,15 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     const InputIdentity identity = identify(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
+    const ArrayReport arrays;
     TeacherStage stage(options, input, mesh, identity, settle_arithmetic(options, world));
     const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
     if (options.verify) stage.verify(mine);
+    const double foretold = stage.array_bytes(options, world.size());
     const bool finished = compute(options, world, stage, missing_sequences(mine, mesh, stage), interrupt);
     stage.close();
     if (interrupt.finish(!finished)) return;
+    arrays.finish(world, foretold);
     if (world.rank() == 0) write_overview(options, input, identity);
 }
 

@@ -7,12 +7,15 @@
 #include "lolcats/program.hpp"
 #include "src/attempt.hpp"
 #include "src/pace.hpp"
+#include "src/stages/array_report.hpp"
 #include "src/stages/model_stage.hpp"
 #include "src/stages/run_identity.hpp"
+#include "src/stages/softmax_layers.hpp"
 #include "src/train/checkpoints.hpp"
 #include "src/train/collectives.hpp"
 #include "src/train/metrics_log.hpp"
 #include "src/train/progress.hpp"
+#include "src/train/window_dropout.hpp"
 
 #include <chrono>
 #include <cmath>
@@ -52,6 +55,7 @@ struct LoraRun {
     StudentForm form;
     bool tied;
     AdapterConfig adapter;
+    std::set<int> softmax_layers;
     Arithmetic arithmetic;
     io::TrainingIdentity identity;
 };
@@ -78,16 +82,25 @@ LoraRun prepare(const Options& options, const RunInput& input, const Communicato
     const FeatureMapFiles* files = maps ? &*maps : nullptr;
     const auto form = student_form(options, input.config, files);
     const bool tied = are_maps_tied(options, files);
-    LoraRun run{options, input, std::move(maps), form, tied, adapter_config(options), settle_arithmetic(options, world),
+    const auto softmax = softmax_layers(options, input.config, files);
+    LoraRun run{options,
+                input,
+                std::move(maps),
+                form,
+                tied,
+                adapter_config(options),
+                softmax,
+                settle_arithmetic(options, world),
                 {}};
     run.identity = IdentityBuilder(options, input, identify(input, world), "lolcats_lora")
-                       .with_options({"train-feature-maps"})
+                       .with_options({"train-feature-maps", "kl-factor"})
                        .with(form_metadata(form, tied))
                        .with({{"gemm", name_of(run.arithmetic)},
                               {"lora-rank", std::to_string(run.adapter.form.rank)},
                               {"lora-alpha", fmt::format("{}", run.adapter.alpha)},
                               {"lora-dropout", fmt::format("{}", run.adapter.form.dropout)},
-                              {"lora-modules", fmt::format("{}", fmt::join(run.adapter.modules, ","))}})
+                              {"lora-modules", fmt::format("{}", fmt::join(run.adapter.modules, ","))},
+                              {"softmax-layers", to_text(run.softmax_layers)}})
                        .with(content_of(run, world))
                        .build();
     return run;
@@ -116,8 +129,10 @@ class LoraTraining {
 public:
     LoraTraining(const LoraRun& run, const Communicator& world, const Mesh& mesh, Interrupt& interrupt)
         : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh),
-          batches_(options_, input_.tokens.sequences()), progress_(options_, 1e-4),
-          stage_(options_, input_, mesh, run.arithmetic, {run.form, run.adapter, options_.train_feature_maps, run.tied},
+          batches_(options_, input_.tokens.sequences()), window_dropout_(options_, batches_.steps()),
+          progress_(options_, 1e-4),
+          stage_(options_, input_, mesh, run.arithmetic,
+                 {run.form, run.adapter, options_.train_feature_maps, run.tied, options_.kl_factor, run.softmax_layers},
                  Flow::both),
           checkpoints_(options_, {lora_directory(options_) / "state", run.identity, input_.layout, mesh.replica == 0},
                        world, interrupt) {
@@ -138,12 +153,23 @@ public:
             batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); },
             [&] { return checkpoints_.go_on(stage_.trained(), progress_, log_ ? &*log_ : nullptr); });
         if (!finished) return false;
+        arrays_.finish(world_, array_bytes());
         write();
         if (world_.rank() == 0) checkpoints_.finish();
         return true;
     }
 
 private:
+    /// Of this rank, as foretold.
+    [[nodiscard]] double array_bytes() const {
+        const RunPlan plan(input_, options_, run_.arithmetic, world_.size());
+        const Range blocks = blocks_of_stage(input_.layout.blocks, mesh_.pipeline_ranks, mesh_.stage);
+        const int layers = input_.layout.layers_of(blocks).size();
+        const auto batch = share(options_.batch_size, mesh_.data_ranks, mesh_.replica).size();
+        const int micro_batches = (batch + options_.micro_batch - 1) / options_.micro_batch;
+        return lora_stage_memory(plan.plan, plan.options, {layers, mesh_.stage, mesh_.pipeline_ranks, micro_batches});
+    }
+
     void prepare_parameters() {
         stage_.allocate_parameters();
         stage_.students().initialize(options_.feature_map_init, options_.seed);
@@ -170,7 +196,7 @@ private:
 
     /// The loss summed over all ranks' sequences, on every rank.
     [[nodiscard]] double total_loss(const CrossEntropySum& mine) const {
-        double loss = mine.loss;
+        double loss = mine.loss + options_.kl_factor * mine.divergence;
         world_.sum(&loss, 1);
         return loss;
     }
@@ -191,6 +217,7 @@ private:
                             static_cast<std::uint64_t>(sequence));
         };
         stage_.trained().zero_gradients();
+        stage_.set_training_form(window_dropout_.form(run_.form, step));
         const auto mine = micro_batches(batch, options_.micro_batch, mesh_.data_ranks, mesh_.replica);
         const double loss = total_loss(stage_.train(mine, static_cast<float>(1 / labelled), stream)) / labelled;
         require_finite(loss, step);
@@ -263,7 +290,9 @@ private:
                          [](const auto& array) { return array.name.starts_with("model.layers."); });
             write_feature_maps(trained_maps(options_), maps, metadata);
         }
-        write_adapter(lora_directory(options_), run_.adapter, options_.model, arrays, to_metadata(run_.identity));
+        auto metadata = to_metadata(run_.identity);
+        if (!run_.softmax_layers.empty()) metadata["softmax-layers"] = to_text(run_.softmax_layers);
+        write_adapter(lora_directory(options_), run_.adapter, options_.model, arrays, metadata);
     }
 
     const LoraRun& run_;
@@ -271,7 +300,9 @@ private:
     const RunInput& input_;
     const Communicator& world_;
     const Mesh& mesh_;
+    const ArrayReport arrays_;
     Batches batches_;
+    WindowDropout window_dropout_;
     Progress progress_;
     ModelStage stage_;
     Checkpoints checkpoints_;

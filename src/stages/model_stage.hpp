@@ -11,7 +11,9 @@
 #include "src/train/batches.hpp"
 
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 
 namespace lolcats {
 
@@ -21,6 +23,8 @@ struct Adaptation {
     AdapterConfig adapter; ///< rank 0: none
     bool train_students = false;
     bool tied = false;
+    double kl_factor = 0;         ///< above 0 the teacher runs beside the model in training
+    std::set<int> softmax_layers; ///< that keep the teacher's attention
 };
 
 class ModelStage {
@@ -38,6 +42,12 @@ public:
     /// Where the students' parameters are: among the trained ones, or apart.
     [[nodiscard]] const ParameterSet& student_parameters() const;
     [[nodiscard]] bool is_last() const { return link_.is_last(); }
+    /// The students' form; none: the teacher.
+    [[nodiscard]] const std::optional<StudentForm>& form() const { return adaptation_.form; }
+    /// From now on evaluate() computes with a part of the students' attention and adds up where it goes.
+    void take_apart(const BranchChoice& choice) { decoder_->take_apart(choice); }
+    /// By layer of this rank; empty unless the attention is taken apart.
+    [[nodiscard]] std::map<int, MassSum> attention_mass() const;
     /// Before parameters are initialised or loaded, and after.
     void allocate_parameters();
     void bind_parameters();
@@ -46,6 +56,8 @@ public:
     CrossEntropySum evaluate(const Sequences& sequences, const LmHead<float>::LogitsVisitor& visit = {});
     [[nodiscard]] const Vector<std::int32_t>& predicted() const { return predicted_; }
 
+    /// What the students compute with in the training steps to come; evaluations keep to the adaptation's form.
+    void set_training_form(const StudentForm& form) { training_form_ = form; }
     /// One optimiser batch by the 1F1B schedule: gradients of `scale` times the summed loss are added to those of the
     /// trained parameters. `streams(sequence)` names a sequence's dropout stream. Returns this rank's loss sum.
     CrossEntropySum train(const std::vector<Sequences>& micro_batches, float scale,
@@ -57,6 +69,10 @@ private:
                                          const std::function<std::uint64_t(std::int64_t)>& stream) const;
     Matrix<float> receive_input(const Sequences& sequences);
     void run_layer(const AttentionShape& shape, int layer, const Matrix<float>& x);
+    [[nodiscard]] bool distils() const { return adaptation_.kl_factor > 0; }
+    Matrix<float> receive_streams(const Sequences& sequences);
+    [[nodiscard]] Matrix<float> teacher_rows(const Matrix<float>& both, int rows) const;
+    void run_teacher(const AttentionShape& shape, const Matrix<float>& x);
     void read_shifted_labels(const Sequences& sequences) const;
     [[nodiscard]] Vector<std::int32_t> first(const Vector<std::int32_t>& all, int rows) const;
 
@@ -78,6 +94,7 @@ private:
     std::optional<AdaptedDecoder<float>> decoder_;
     std::optional<AdaptedStage> training_; ///< once parameters are bound
     LayerActivations<float> teacher_activations_;
+    std::optional<StudentForm> training_form_;
     Matrix<float> x_;
     Vector<std::int32_t> labels_;
     Vector<std::int32_t> predicted_;

@@ -17,6 +17,7 @@ IdentityBuilder::IdentityBuilder(const Options& options, const RunInput& input, 
     with_options({"dtype", "seed", "validation", "shuffle", "batch-size", "steps", "epochs", "lr", "min-lr", "beta1",
                   "beta2", "epsilon", "weight-decay", "clip", "schedule", "plateau-factor", "plateau-patience",
                   "eval-every", "feature-map-init"});
+    with_options({"window-dropout", "window-dropout-kind"});
 }
 
 IdentityBuilder& IdentityBuilder::with_options(std::initializer_list<const char*> names) {

@@ -68,7 +68,8 @@ void RunReport::finish(const std::string& program, const TransferRun& run, const
         {"wait_seconds", over_ranks(world, wait)},
         {"file_seconds", over_ranks(world, files)},
         {"bytes_sent", bytes_sent},
-        {"memory", over_ranks(world, static_cast<double>(memory("VmHWM") - memory_at_start_))}};
+        {"memory", over_ranks(world, static_cast<double>(memory("VmHWM") - memory_at_start_))},
+        {"arrays", arrays_.finish(world, traffic.array_bytes)}};
     if (world.rank() != 0) return;
     print(report);
     io::write_file_atomically(transfer_directory(run.options) / "run.json", report.dump(1) + "\n");

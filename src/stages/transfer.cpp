@@ -18,6 +18,12 @@ bool has_to_stop(const Communicator& group, Interrupt& interrupt) {
     return wanted != 0;
 }
 
+/// Of this rank, which trains one block after the other, as foretold.
+double array_bytes(const TransferRun& run, int layers, int ranks) {
+    const RunPlan plan(run.input, run.options, run.arithmetic, ranks);
+    return layers == 0 ? 0 : transfer_memory(plan.plan, plan.options, layers, 1).total();
+}
+
 } // namespace
 
 void transfer_attention(const Options& options, const Communicator& world) {
@@ -34,10 +40,12 @@ void transfer_attention(const Options& options, const Communicator& world) {
     world.barrier();
 
     Transferred all;
+    int largest = 0; // layers of a block that this rank trained
     for (int block = world.rank() % groups; block < blocks && !all.stopped; block += groups) {
         if (is_finished(run, block, group)) continue;
         all.stopped = has_to_stop(group, interrupt);
         if (all.stopped) break;
+        largest = std::max(largest, input.layout.layers_of(block).size());
         StoredStream stream(options, input, run.content, block, report.time);
         auto of_block = train_blocks(run, {block, block + 1}, {}, *arrays, stream, interrupt, report.time);
         std::move(of_block.first.begin(), of_block.first.end(), std::back_inserter(all.first));
@@ -47,9 +55,12 @@ void transfer_attention(const Options& options, const Communicator& world) {
     }
     if (interrupt.finish(all.stopped)) return;
     if (!options.dump_gradients.empty()) write_gradients(run, world, all.first);
-    report.finish(
-        "lolcats_block", run, world,
-        {.pipeline_ranks = groups, .sequences = all.sequences, .micro_batches = all.micro_batches, .bytes_sent = 0});
+    report.finish("lolcats_block", run, world,
+                  {.pipeline_ranks = groups,
+                   .sequences = all.sequences,
+                   .micro_batches = all.micro_batches,
+                   .bytes_sent = 0,
+                   .array_bytes = array_bytes(run, largest, world.size())});
 }
 
 } // namespace lolcats

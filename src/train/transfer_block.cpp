@@ -57,10 +57,17 @@ double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const L
     const double queries = batch * shape.heads * shape.length;
     const double mse_scale = loss_.mse_factor / (queries * shape.head_dim);
     const double xent_scale = loss_.xent_factor / queries;
+    const double far_xent_scale = loss_.far_xent_factor / queries;
     const auto block_share = [&](double scale) { return static_cast<float>(scale / layers_.size()); };
 
-    double loss = mse_scale * student_squared_error(shape, form_, student, act.q, act.k, act.v, act.y,
-                                                    block_share(mse_scale), y, normalizer, dy);
+    double loss = 0;
+    if (loss_.relative) {
+        student_attention(shape, form_, student, act.q, act.k, act.v, y, normalizer);
+        loss = mse_scale * relative_squared_error(y, act.y, shape.length, block_share(mse_scale), dy);
+    } else {
+        loss = mse_scale * student_squared_error(shape, form_, student, act.q, act.k, act.v, act.y,
+                                                 block_share(mse_scale), y, normalizer, dy);
+    }
     if (train) {
         partial_.set_zero();
         student_attention_backward(shape, form_, student, act.q, act.k, act.v, y, normalizer, dy, partial_);
@@ -70,6 +77,10 @@ double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const L
                 (train ? attention_cross_entropy(shape, form_, student, act.q, act.k, act.statistics, normalizer,
                                                  block_share(xent_scale), partial_)
                        : attention_cross_entropy(shape, form_, student, act.q, act.k, act.statistics, normalizer));
+    if (loss_.far_xent_factor > 0)
+        loss += far_xent_scale * (train ? far_cross_entropy(shape, form_, student, act.q, act.k, act.statistics,
+                                                            block_share(far_xent_scale), partial_)
+                                        : far_cross_entropy(shape, form_, student, act.q, act.k, act.statistics));
     if (train) add_gradients(shape, partial_, students_.gradients(layer));
     return loss;
 }

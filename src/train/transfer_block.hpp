@@ -16,6 +16,8 @@ namespace lolcats {
 struct TransferLoss {
     double mse_factor;
     double xent_factor;
+    double far_xent_factor = 0; ///< the same of far_cross_entropy
+    bool relative = false;      ///< the squared error is relative_squared_error's
 };
 
 class TransferBlock {
@@ -30,6 +32,8 @@ public:
     [[nodiscard]] const Students& students() const { return students_; }
     [[nodiscard]] Range layers() const { return layers_; }
 
+    /// What the students compute with from now on: near keys and window may differ from those they were made with.
+    void set_form(const StudentForm& form) { form_ = form; }
     /// x[n, D] enters the block's first layer. It becomes what leaves the last one where the block `hands_on`, and is
     /// used up otherwise. Adds this micro-batch's share of each layer's loss, for a batch of `batch` sequences in all,
     /// to `losses` [layers]; with `train` also its gradients.

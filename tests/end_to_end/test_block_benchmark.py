@@ -46,6 +46,14 @@ class BlockBenchmark(support.TestCase):
         self.assert_split_adds_up(figures)
         self.assert_memory_is_foretold(figures)
 
+    def test_teacher(self):
+        figures = self.measure(stage="teacher")
+        self.assertEqual(figures["product_flops_per_token"], per_token(2))
+        self.assertEqual(figures["kernels"]["softmax_attention"]["calls"], 2 * 2)
+        self.assertNotIn("student_attention", figures["kernels"])
+        self.assert_split_adds_up(figures)
+        self.assert_memory_is_foretold(figures)
+
     def test_low_rank_stage(self):
         figures = self.measure(stage="lora", **{"lora-dropout": 0.5})
         self.assertEqual(figures["plan_flops_per_token"], 3 * per_token(2))
@@ -55,6 +63,14 @@ class BlockBenchmark(support.TestCase):
         # A pipeline of 3 stages and 2 micro-batches waits for 2 of every 4 of them.
         self.assertAlmostEqual(figures["bubble"], 0.5)
         self.assert_split_adds_up(figures)
+        self.assert_memory_is_foretold(figures)
+
+    def test_last_layer_is_not_recomputed_where_no_stage_follows(self):
+        figures = self.measure(stage="lora", **{"model-layers": 2})
+        down, one_layer = 2 * 256 * 512, per_token(1)
+        self.assertEqual(figures["product_flops_per_token"], 3 * per_token(2) - 2 * down - (one_layer - down))
+        self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * (2 * (7 + 7) + 6))
+        self.assertEqual(figures["kernels"]["student_attention"]["calls"], 2 * (2 + 1))
         self.assert_memory_is_foretold(figures)
 
     def test_impossible_settings_are_refused(self):

@@ -4,6 +4,7 @@
 Weights dominate by choice of the sizes. One thread, so that no buffers of other threads add noise.
 """
 
+import re
 import tempfile
 import unittest
 from pathlib import Path
@@ -59,6 +60,29 @@ class Memory(support.TestCase):
         print(f"\nMB at 4, 1024 sequences: {few / MB:.0f}, {many / MB:.0f}; {stored / MB:.0f} MB stored a block")
         self.assertGreater(stored, 4 * LAYER)
         self.assertLess(abs(many - few), LAYER)
+
+
+class Arrays(support.TestCase):
+    """What each stage says of its arrays at its end."""
+
+    def figures(self, program, ranks, **settings):
+        """MB of the rank that needs most: measured, and foretold by lolcats_plan's formulas."""
+        log = support.attempt(program, ranks, 1, **settings).stderr
+        found = re.search(r"arrays: at most (\S+) MB a rank, (\S+) MB foretold", log)
+        self.assertIsNotNone(found, log)
+        return [float(number) for number in found.groups()]
+
+    def test_arrays_are_foretold(self):
+        model = support.make_miniature(self.path("model"), layers=6, hidden=512, heads=8, kv_heads=4,
+                                       intermediate=1536, sequences=4, length=256)
+        common = {"model": model, "tokens": model / "tokens.h5", "block_layers": 2, "batch_size": 4, "steps": 1,
+                  "window": 32, "gemm": "f32"}
+        for program in ("hidden", "block", "convert", "lora"):
+            work = self.path("streamed" if program == "convert" else "work")
+            extra = {"kl_factor": 1, "lora_dropout": 0.1, "validation": 1} if program == "lora" else {}
+            with self.subTest(program):
+                measured, foretold = self.figures(program, 3, work=work, **common, **extra)
+                self.assertLess(abs(measured / foretold - 1), 0.05, f"{measured} MB, {foretold} MB foretold")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,22 @@ TEST(TokenStore, TokensAreTheirOwnLabels) {
     EXPECT_EQ(labels_of(store, 1), tokens_of(store, 1));
 }
 
+TEST(TokenStore, DistancesAreOptional) {
+    const ScratchDirectory scratch;
+    TokenFile(scratch / "t.h5").add("tokens", {2, 3}, six);
+    EXPECT_FALSE(TokenStore(scratch / "t.h5", 6).has_distances());
+    TokenFile(scratch / "d.h5").add("tokens", {2, 3}, six).add("distances", {2, 3}, {0, 0, 2, 0, 2, 0});
+    const TokenStore store(scratch / "d.h5", 6);
+    ASSERT_TRUE(store.has_distances());
+    std::vector<std::int32_t> out(3);
+    store.read_distances(0, out.data());
+    EXPECT_EQ(out, (std::vector<std::int32_t>{0, 0, 2}));
+    expect_contains(message_of([&] { store.read_distances(1, out.data()); }),
+                    "d.h5: sequence 1, position 1 holds distance 2");
+    TokenFile(scratch / "s.h5").add("tokens", {2, 3}, six).add("distances", {3, 2}, six);
+    expect_contains(message_of([&] { TokenStore(scratch / "s.h5", 6); }), "s.h5: /distances has shape");
+}
+
 TEST(TokenStore, GoldenTokens) {
     const TokenStore store(std::filesystem::path(LOLCATS_TEST_DATA) / "golden" / "tokens_T71.h5", 128);
     EXPECT_EQ(store.sequences(), 3);

@@ -196,18 +196,28 @@ struct NaiveCrossEntropy {
     double clamped_mass = 0; ///< teacher's mass on keys whose student weight is below 1e-12
 };
 
-/// Sum over queries of -sum_i a_i log max(a^_i, 1e-12).
+enum class NaiveKeys { all, far };
+
+/// Sum over queries of -sum_i a_i log max(a^_i, 1e-12), or the same among far keys with a^ normalised over those.
 inline NaiveCrossEntropy naive_attention_cross_entropy(const AttentionShape& s, const StudentForm& form,
-                                                       const NaiveInputs& in) {
+                                                       const NaiveInputs& in, NaiveKeys counted = NaiveKeys::all) {
     NaiveCrossEntropy result;
     std::vector<double> log_sums(s.length);
     for (int b = 0; b < s.batch; ++b)
         for (int h = 0; h < s.heads; ++h) {
-            const auto student = naive_student_weights(s, form, in, b, h);
-            const auto sums = naive_normalizers(s.length, form.near, student);
+            const auto is_counted = [&](int n, int i) {
+                return counted == NaiveKeys::all || !naive_near(form.near, form.window, n, i);
+            };
+            auto student = naive_student_weights(s, form, in, b, h);
+            for (int n = 0; n < s.length; ++n)
+                for (int i = 0; i <= n; ++i)
+                    if (!is_counted(n, i)) student[static_cast<std::size_t>(n) * s.length + i] = 0;
+            const auto near = counted == NaiveKeys::all ? form.near : NearKeys::terrace; // far keys alone: no floor
+            const auto sums = naive_normalizers(s.length, near, student);
             const auto teacher = naive_teacher_weights(s, in, b, h, log_sums.data());
             for (int n = 0; n < s.length; ++n)
                 for (int i = 0; i <= n; ++i) {
+                    if (!is_counted(n, i)) continue;
                     const std::size_t at = static_cast<std::size_t>(n) * s.length + i;
                     const double share = student[at] / sums[n];
                     result.loss -= teacher[at] * std::log(std::max(share, 1e-12));

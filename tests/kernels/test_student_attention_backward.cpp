@@ -77,6 +77,35 @@ TEST_P(Backward, ParametersDoNotNeedInputGradients) {
 INSTANTIATE_TEST_SUITE_P(Near, Backward, testing::ValuesIn(all_near_keys),
                          [](const auto& info) { return name(info.param); });
 
+/// As the student's, with nothing but near keys; the tiles of 64 are not filled and overlap the diagonal.
+TEST(SoftmaxBackward, AgreesWithFiniteDifferences) {
+    StudentCase c = small_case(NearKeys::terrace, FeatureMapKind::hedgehog, false, 133);
+    NaiveInputs in = random_inputs(c, 46);
+    const auto dy = random_values(c.rows() * c.query_width(), 47);
+    const StudentRun<double> run(c, in);
+    const auto y = poisoned<double>(c.rows(), c.query_width());
+    const auto log_sum = poisoned<double>(c.statistic_rows(), c.shape.length);
+    softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
+    const AttentionInputGradients<double> inputs{poisoned<double>(c.rows(), c.query_width()),
+                                                 poisoned<double>(c.rows(), c.query_width()),
+                                                 poisoned<double>(c.rows(), c.query_width())};
+    softmax_attention_backward(c.shape, run.q, run.k, run.v, y, log_sum, matrix<double>(c.rows(), c.query_width(), dy),
+                               inputs);
+    const auto loss = [&] { return inner_product(dy, naive_teacher(c.shape, in).y); };
+    const auto check = [&](std::vector<double>& x, const std::vector<double>& gradient, const char* array) {
+        const auto places = spread_indices(x.size(), 12);
+        EXPECT_TRUE(close(picked(gradient, places), central_differences(loss, x, places), 1e-6)) << array;
+    };
+    const auto grouped = [&](const Matrix<double>& per_head) {
+        const auto sum = poisoned<double>(c.rows(), c.kv_width());
+        sum_head_groups(c.shape, per_head, sum);
+        return values(sum);
+    };
+    check(in.q, values(inputs.q), "q");
+    check(in.k, grouped(inputs.k), "k");
+    check(in.v, grouped(inputs.v), "v");
+}
+
 /// Two keys with the same, largest score share the gradient through the maximum.
 TEST(Backward, TiesShareTheGradientOfTheMaximum) {
     const StudentCase c = small_case(NearKeys::sliding, FeatureMapKind::hedgehog, false, 20);

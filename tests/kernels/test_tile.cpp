@@ -7,6 +7,7 @@
 #include <cmath>
 #include <string>
 #include <tuple>
+#include <utility>
 
 namespace lolcats::test {
 namespace {
@@ -51,9 +52,10 @@ void multiply_on_device(const Product& p, Real alpha, const Vector<Real>& a, int
     });
 }
 
-void transpose_on_device(int m, int n, const Vector<double>& in, int in_row, const Vector<double>& out, int out_row) {
+template <class Real>
+void transpose_on_device(int m, int n, const Vector<Real>& in, int in_row, const Vector<Real>& out, int out_row) {
     on_one_team(KOKKOS_LAMBDA(const Team& team) {
-        tile::transpose<Team, double>(team, m, n, in.data(), in_row, out.data(), out_row);
+        tile::transpose<Team, Real>(team, m, n, in.data(), in_row, out.data(), out_row);
     });
 }
 
@@ -104,7 +106,8 @@ INSTANTIATE_TEST_SUITE_P(
     Sizes, TileMultiply,
     testing::Combine(testing::Values(std::array{1, 1, 1}, std::array{1, 17, 3}, std::array{3, 5, 7},
                                      std::array{4, 8, 16}, std::array{5, 31, 2}, std::array{7, 33, 13},
-                                     std::array{16, 16, 16}, std::array{17, 47, 9}, std::array{64, 71, 31}),
+                                     std::array{16, 16, 16}, std::array{17, 47, 9}, std::array{64, 71, 31},
+                                     std::array{13, 340, 70}, std::array{9, 280, 300}), // rows of B far apart
                      testing::Bool(), testing::Bool()),
     product_name);
 
@@ -115,12 +118,11 @@ TEST(Tile, OverwriteDoesNotReadTheResult) {
     EXPECT_TRUE(close(values(c), {7, 10, 15, 22}, 0));
 }
 
-TEST(Tile, TransposeOddSizes) {
-    constexpr int m = 5;
-    constexpr int n = 7;
-    const auto in = random_values(m * (n + margin), 4);
-    const auto in_view = vector<double>(in);
-    const auto out = vector<double>(std::vector<double>(n * (m + margin), -1.0));
+template <class Real>
+void expect_transpose(int m, int n) {
+    const auto in_view = vector<Real>(random_values(m * (n + margin), 4));
+    const auto in = values(in_view);
+    const auto out = vector<Real>(std::vector<double>(n * (m + margin), -1.0));
     transpose_on_device(m, n, in_view, n + margin, out, m + margin);
     std::vector<double> expected(n * (m + margin), -1.0);
     for (int i = 0; i < m; ++i)
@@ -128,9 +130,16 @@ TEST(Tile, TransposeOddSizes) {
     EXPECT_TRUE(close(values(out), expected, 0));
 }
 
+TEST(Tile, Transpose) {
+    for (const auto& [m, n] : {std::pair{5, 7}, {4, 4}, {8, 8}, {16, 9}, {33, 24}, {64, 64}}) {
+        expect_transpose<float>(m, n);
+        expect_transpose<double>(m, n);
+    }
+}
+
 TEST(Tile, AddColumnSums) {
     constexpr int m = 9;
-    constexpr int n = 5;
+    constexpr int n = 13;
     const auto in = random_values(m * (n + margin), 5);
     auto expected = random_values(n, 6);
     const auto in_view = vector<double>(in);

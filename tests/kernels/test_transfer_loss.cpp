@@ -20,24 +20,29 @@ struct EntropyRun {
     NaiveInputs gradients;
 };
 
-EntropyRun run_cross_entropy(const StudentCase& c, const NaiveInputs& in, double scale) {
+EntropyRun run_cross_entropy(const StudentCase& c, const NaiveInputs& in, double scale, NaiveKeys counted) {
     const StudentRun<double> run(c, in);
     const auto y = poisoned<double>(c.rows(), c.query_width());
     const auto log_sum = poisoned<double>(c.statistic_rows(), c.shape.length);
     softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
     const auto gradients = run.zero_gradients();
+    if (counted == NaiveKeys::far) {
+        const double loss = far_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, scale, gradients);
+        return {loss, far_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum),
+                parameter_sums(c.shape, gradients)};
+    }
     const double loss = attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, run.normalizer,
                                                 scale, gradients);
     return {loss, attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, run.normalizer),
             parameter_sums(c.shape, gradients)};
 }
 
-void expect_cross_entropy(const StudentCase& c, NaiveInputs in, const std::string& what) {
+void expect_cross_entropy(const StudentCase& c, NaiveInputs in, NaiveKeys counted, const std::string& what) {
     constexpr double scale = 0.7;
-    const EntropyRun actual = run_cross_entropy(c, in, scale);
-    EXPECT_TRUE(close(actual.loss, naive_attention_cross_entropy(c.shape, c.form, in).loss, 1e-10)) << what;
+    const EntropyRun actual = run_cross_entropy(c, in, scale, counted);
+    EXPECT_TRUE(close(actual.loss, naive_attention_cross_entropy(c.shape, c.form, in, counted).loss, 1e-10)) << what;
     EXPECT_EQ(actual.loss, actual.loss_alone) << what;
-    const auto loss = [&] { return scale * naive_attention_cross_entropy(c.shape, c.form, in).loss; };
+    const auto loss = [&] { return scale * naive_attention_cross_entropy(c.shape, c.form, in, counted).loss; };
     const auto check = [&](std::vector<double>& x, const std::vector<double>& gradient, const char* array) {
         const auto places = spread_indices(x.size(), 10);
         // Small steps: the logarithm of a small weight bends, and t2r has kinks.
@@ -55,8 +60,25 @@ TEST(AttentionCrossEntropy, AgreesWithTheFormulas) {
         for (const auto map : all_feature_maps)
             for (const bool affine : {false, true}) {
                 const StudentCase c = entropy_case(near, map, affine);
-                expect_cross_entropy(c, random_inputs(c, 80), name(near) + " " + feature_map_name(map));
+                expect_cross_entropy(c, random_inputs(c, 80), NaiveKeys::all, name(near) + " " + feature_map_name(map));
             }
+}
+
+TEST(FarCrossEntropy, AgreesWithTheFormulas) {
+    for (const auto near : all_near_keys)
+        for (const auto map : {FeatureMapKind::hedgehog, FeatureMapKind::t2r})
+            for (const bool affine : {false, true}) {
+                const StudentCase c = entropy_case(near, map, affine);
+                expect_cross_entropy(c, random_inputs(c, 82), NaiveKeys::far, name(near) + " " + feature_map_name(map));
+            }
+}
+
+TEST(FarCrossEntropy, IsNothingWhereNothingIsFar) {
+    StudentCase c = entropy_case(NearKeys::terrace, FeatureMapKind::hedgehog, false);
+    c.form.window = 19; // of 37 keys
+    const EntropyRun actual = run_cross_entropy(c, random_inputs(c, 83), 1, NaiveKeys::far);
+    EXPECT_EQ(actual.loss, 0);
+    for (const double g : actual.gradients.q_map) EXPECT_EQ(g, 0);
 }
 
 /// Sharp feature maps leave some far weights below 1e-12: their logarithm is clamped and passes no gradient.
@@ -67,8 +89,35 @@ TEST(AttentionCrossEntropy, ClampsVanishingWeights) {
         for (auto* map : {&in.q_map, &in.k_map})
             for (double& x : *map) x *= 25;
         ASSERT_GT(naive_attention_cross_entropy(c.shape, c.form, in).clamped_mass, 0.0);
-        expect_cross_entropy(c, in, name(near));
+        expect_cross_entropy(c, in, NaiveKeys::all, name(near));
+        ASSERT_GT(naive_attention_cross_entropy(c.shape, c.form, in, NaiveKeys::far).clamped_mass, 0.0);
+        expect_cross_entropy(c, in, NaiveKeys::far, name(near));
     }
+}
+
+TEST(SquaredError, RelativeToEachSequence) {
+    constexpr int length = 3;
+    constexpr int sequences = 2;
+    constexpr int columns = 5;
+    constexpr int size = length * columns;
+    const auto a = random_values(sequences * size, 3);
+    auto b = random_values(sequences * size, 4);
+    for (int i = 0; i < size; ++i) b[i] *= 0.01;
+    const auto dy = poisoned<double>(sequences * length, columns);
+    std::vector<double> expected;
+    double sum = 0;
+    for (int s = 0; s < sequences; ++s) {
+        double mean = 0;
+        for (int i = 0; i < size; ++i) mean += b[s * size + i] * b[s * size + i] / size;
+        for (int i = s * size; i < (s + 1) * size; ++i) {
+            sum += (a[i] - b[i]) * (a[i] - b[i]) / mean;
+            expected.push_back(2 * 0.3 * (a[i] - b[i]) / mean);
+        }
+    }
+    const auto student = matrix<double>(sequences * length, columns, a);
+    const auto teacher = matrix<double>(sequences * length, columns, b);
+    EXPECT_TRUE(close(relative_squared_error(student, teacher, length, 0.3, dy), sum, 1e-12));
+    EXPECT_TRUE(close(values(dy), expected, 1e-12));
 }
 
 TEST(SquaredError, ValueAndGradient) {

@@ -1,6 +1,7 @@
 #include "lolcats/error.hpp"
 #include "lolcats/options.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -186,6 +187,39 @@ TEST_F(OptionsTest, EnumerationsListTheirChoices) {
     EXPECT_EQ(error_of({"--attention", "terrase"}),
               "--attention: 'terrase' is not one of teacher, terrace, sliding, none");
     EXPECT_HAS(error_of_file("\n\ndtype = \"fp16\""), "lolcats.toml, line 3: dtype: 'fp16' is not one of f32, bf16");
+}
+
+TEST_F(OptionsTest, ARecipeSettlesWhatIsLeftOpen) {
+    const Options robust = parse({"--recipe=robust"});
+    const Options paper = parse({"--recipe=paper"});
+    EXPECT_EQ(to_json(parse({})), to_json(paper));
+    const auto measured = to_json(robust);
+    const auto defaults = to_json(paper);
+    int differences = 0;
+    for (const auto& [name, value] : measured.items()) {
+        if (name == "recipe" || value == defaults.at(name)) continue;
+        ++differences;
+        EXPECT_FALSE(robust.is_given(name)) << name;
+        const std::string back = fmt::format("--{}={}", name, defaults.at(name).dump());
+        EXPECT_EQ(to_json(parse({"--recipe=robust", back.c_str()})).at(name), defaults.at(name))
+            << "what is given comes first";
+    }
+    EXPECT_GE(differences, 1);
+    write("lolcats.toml", "recipe = \"robust\"\nfar-xent-factor = 0\n");
+    EXPECT_EQ(parse({}).far_xent_factor, 0);
+}
+
+TEST_F(OptionsTest, OptionsOfTheRobustRecipeAreChecked) {
+    EXPECT_HAS(error_of({"--window-dropout=1.5"}), "at most 1");
+    EXPECT_HAS(error_of({"--window-dropout=nan"}), "--window-dropout: 'nan'");
+    EXPECT_HAS(error_of({"--window-dropout-kind=both"}), "branch, size");
+    EXPECT_HAS(error_of({"--far-xent-factor=-1"}), "at least 0");
+    EXPECT_HAS(error_of({"--kl-factor=inf"}), "--kl-factor");
+    EXPECT_HAS(error_of({"--layer-loss=relative"}), "plain, normalized");
+    EXPECT_HAS(error_of({"--keep-softmax-layers=-1"}), "at least 0");
+    EXPECT_HAS(error_of({"--branch=near"}), "both, window, linear, window+sinks");
+    EXPECT_HAS(error_of({"--sinks=0"}), "at least 1");
+    EXPECT_HAS(error_of({"--recipe=best"}), "paper, robust");
 }
 
 TEST_F(OptionsTest, WhatIsNotFlatTomlIsRefused) {

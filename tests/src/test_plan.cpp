@@ -191,5 +191,16 @@ TEST(PlanTest, TextAndJsonShowTheSameFigures) {
     EXPECT_EQ(json.at("parameters"), plan.parameters);
 }
 
+/// A fourth pass, and the teacher's activations, beside the three passes of the adapted model.
+TEST(PlanTest, ATeacherBesideStage2IsCounted) {
+    Options options = options_405b(9);
+    const Plan without = make_plan(model("llama-3.1-405b"), options);
+    options.kl_factor = 1;
+    const Plan with = make_plan(model("llama-3.1-405b"), options);
+    EXPECT_DOUBLE_EQ(chosen(with).compute_hours[2], 4.0 / 3 * chosen(without).compute_hours[2]);
+    EXPECT_GT(chosen(with).memory[2], chosen(without).memory[2]);
+    EXPECT_DOUBLE_EQ(chosen(with).memory[1], chosen(without).memory[1]);
+}
+
 } // namespace
 } // namespace lolcats

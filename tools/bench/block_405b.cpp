@@ -1,13 +1,14 @@
-/// Times a block of decoder layers on one processor in the program's own code, with random bf16 weights: attention
-/// transfer (stages 0 and 1 in one pass) or one pipeline stage of LoRA. Needs neither MPI nor HDF5.
+/// Times a block of decoder layers on one processor in the program's own code, with random bf16 weights: the teacher
+/// (stage 0), attention transfer (stages 0 and 1 in one pass) or one pipeline stage of LoRA. Needs neither MPI nor HDF5.
 ///
-///     block_405b [--stage transfer|lora] [--model 405b|70b|8b|1b] [--layers K] ...      (--help lists all)
+///     block_405b [--stage teacher|transfer|lora] [--model 405b|70b|8b|1b] [--layers K] ...      (--help lists all)
 ///
 /// Two measurements: the step as it is, and once more with every kernel waited for, which gives the split and the
-/// roofline. The peak it is held against is measured in the same run.
+/// roofline. The peak it is held against is measured in the same run. With --timing-only, the first of them alone.
 #include "kernels/accelerator.hpp"
 #include "kernels/attention_twin.hpp"
 #include "lolcats/error.hpp"
+#include "src/array_memory.hpp"
 #include "tools/bench/block/block_run.hpp"
 #include "tools/bench/block/report.hpp"
 #include "tools/bench/block/stopwatch.hpp"
@@ -42,21 +43,36 @@ void measure_split(BlockRun& run, int steps, Figures& figures) {
     }
 }
 
+std::unique_ptr<BlockRun> make_run(const Settings& settings, Arithmetic arithmetic) {
+    if (settings.stage == "teacher") return make_teacher_run(settings, arithmetic);
+    return settings.stage == "lora" ? make_lora_run(settings, arithmetic) : make_transfer_run(settings, arithmetic);
+}
+
+double step_seconds(BlockRun& run, int steps) {
+    run.step(); // compiles and chooses what products need
+    return seconds([&] {
+               for (int i = 0; i < steps; ++i) run.step();
+           }) /
+           steps;
+}
+
+void time_alone(const Settings& settings, Arithmetic arithmetic) {
+    const double time = step_seconds(*make_run(settings, arithmetic), settings.steps);
+    const double tokens = static_cast<double>(settings.options.batch_size) * settings.length();
+    const nlohmann::ordered_json figures = {{"seconds_a_step", time}, {"tokens_per_second", tokens / time}};
+    fmt::print("{}\n", figures.dump());
+}
+
 void measure(const Settings& settings, Arithmetic arithmetic, const Plan& plan, Figures& figures) {
-    const bool is_lora = settings.stage == "lora";
     figures.peaks = measure_peaks(settings, arithmetic);
-    if (is_lora) figures.head_seconds = head_seconds(settings, arithmetic);
+    if (settings.stage == "lora") figures.head_seconds = head_seconds(settings, arithmetic);
     const double in_use_before = accelerator_memory_in_use();
     const ArrayMemory memory;
-    const auto run = is_lora ? make_lora_run(settings, arithmetic) : make_transfer_run(settings, arithmetic);
+    const auto run = make_run(settings, arithmetic);
     figures.passes = run->passes();
     figures.work = run->work();
     figures.predicted = run->predicted_memory(plan);
-    run->step(); // compiles and chooses what products need
-    figures.seconds = seconds([&] {
-                          for (int i = 0; i < settings.steps; ++i) run->step();
-                      }) /
-                      settings.steps;
+    figures.seconds = step_seconds(*run, settings.steps);
     measure_split(*run, settings.steps, figures);
     figures.array_bytes = memory.largest();
     figures.processor_bytes = accelerator_memory_in_use();
@@ -65,6 +81,7 @@ void measure(const Settings& settings, Arithmetic arithmetic, const Plan& plan, 
 
 void run(Settings settings) {
     const Arithmetic arithmetic = arithmetic_of(settings.options);
+    if (settings.timing_only) return time_alone(settings, arithmetic);
     const Plan plan = make_plan(settings.model, settings.options);
     Figures figures;
     figures.machine = accelerator_name();

@@ -186,6 +186,14 @@ class Corpus:
         gaps = [cuts[0]] + [b - a for a, b in zip(cuts, cuts[1:])]
         return gaps + [0] * (facts - len(gaps))
 
+    def distances(self, tokens, answers):
+        """How far behind each answer token the same token of its fact stands; 0 at all other tokens."""
+        distances = [0] * len(tokens)
+        for first in answers:
+            fact = tokens.index(tokens[first - 1]) + 1  # a key stands first in its fact
+            distances[first:first + 2] = [first - fact] * 2
+        return distances
+
     def labels(self, tokens, answers, style):
         """Hugging Face labels: the token itself where it counts, IGNORE elsewhere."""
         if style == "all":
@@ -241,12 +249,13 @@ def report(corpus, sequences):
           f"unigram {entropy(counts):.4f}, uniform {math.log(len(WORDS)):.4f}")
 
 
-def write_hdf5(path, tokens, labels):
+def write_hdf5(path, tokens, labels, distances):
     import h5py  # kept here so that the generator itself needs only the standard library
     import numpy as np
     with h5py.File(path, "w") as out:
         out.create_dataset("tokens", data=np.array(tokens, dtype=np.int32))
         out.create_dataset("labels", data=np.array(labels, dtype=np.int32))
+        out.create_dataset("distances", data=np.array(distances, dtype=np.int32))
 
 
 def parse_arguments():
@@ -256,11 +265,13 @@ def parse_arguments():
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="corpus seed (default 0)")
     parser.add_argument("--labels", choices=("all", "answers"), default="all",
                         help="label every token but the first, or only the answers of the questions (default all)")
+    parser.add_argument("--min-distance", type=int, default=MIN_DISTANCE, metavar="D",
+                        help=f"every answer is further than this from its fact (default {MIN_DISTANCE})")
     parser.add_argument("--out", metavar="FILE.h5", help="output file")
     parser.add_argument("--check", action="store_true", help="verify every sequence and print corpus statistics")
     arguments = parser.parse_args()
-    if arguments.sequences < 1 or arguments.seed < 0:
-        parser.error("--sequences must be positive and --seed must not be negative")
+    if arguments.sequences < 1 or arguments.seed < 0 or arguments.min_distance < 0:
+        parser.error("--sequences must be positive, --seed and --min-distance must not be negative")
     if not arguments.out and not arguments.check:
         parser.error("give --out, --check or both")
     return parser, arguments
@@ -269,7 +280,7 @@ def parse_arguments():
 def main():
     parser, arguments = parse_arguments()
     try:
-        corpus = Corpus(arguments.length)
+        corpus = Corpus(arguments.length, arguments.min_distance)
     except ValueError as error:
         parser.error(str(error))
     sequences = [corpus.sequence(arguments.seed, i) for i in range(arguments.sequences)]
@@ -277,7 +288,8 @@ def main():
         report(corpus, sequences)
     if arguments.out:
         labels = [corpus.labels(tokens, answers, arguments.labels) for tokens, answers, _ in sequences]
-        write_hdf5(arguments.out, [tokens for tokens, _, _ in sequences], labels)
+        distances = [corpus.distances(tokens, answers) for tokens, answers, _ in sequences]
+        write_hdf5(arguments.out, [tokens for tokens, _, _ in sequences], labels, distances)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #pragma once
-/// The work that is timed: optimiser steps of attention transfer or LoRA on one GPU's layers, in the program's own
-/// code.
+/// The work that is timed: the teacher, or optimiser steps of attention transfer or LoRA, on one GPU's layers, in the
+/// program's own code.
 #include "lolcats/plan.hpp"
 #include "tools/bench/block/block_work.hpp"
 
@@ -14,7 +14,8 @@ class BlockRun {
 public:
     virtual ~BlockRun() = default;
 
-    /// One optimiser step: all micro-batches of a batch, norm of the gradient, AdamW. Error if a loss is not finite.
+    /// One optimiser step: all micro-batches of a batch, norm of the gradient, AdamW. Error if a loss is not finite. The
+    /// teacher has the micro-batches only.
     virtual void step() = 0;
     /// A step's work.
     [[nodiscard]] virtual Works work() const = 0;
@@ -24,6 +25,7 @@ public:
     [[nodiscard]] virtual std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const = 0;
 };
 
+std::unique_ptr<BlockRun> make_teacher_run(const Settings& settings, Arithmetic arithmetic);
 std::unique_ptr<BlockRun> make_transfer_run(const Settings& settings, Arithmetic arithmetic);
 std::unique_ptr<BlockRun> make_lora_run(const Settings& settings, Arithmetic arithmetic);
 

@@ -93,7 +93,7 @@ public:
     [[nodiscard]] double query() const { return query_; }
     [[nodiscard]] double kv() const { return kv_; }
     [[nodiscard]] double wide() const { return wide_; }
-    [[nodiscard]] Works& works() { return works_; }
+    [[nodiscard]] const Works& works() const { return works_; }
 
 private:
     ModelConfig m_;
@@ -117,24 +117,47 @@ void add_optimizer(Works& works, double parameters) {
     works["gradient_norm"] += {2 * parameters, f64 * parameters};
 }
 
-} // namespace
-
-Works transfer_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic, double parameters) {
-    LayerWork w(settings, form, arithmetic);
+/// The whole layer, as the residual stream passes it.
+void add_teacher(LayerWork& w) {
     w.add_products(w.attention_projections());
     w.add_products(w.mlp_in());
     w.add_products(w.mlp_out());
     w.teacher();
-    w.student(2); // the teacher's output and dy
-    w.student_backward(false);
     w.add_rows("rms_norm", w.width(), 4);
     w.add_rows("rotate", w.query() + w.kv(), 2);
     w.add_rows("swiglu", w.wide(), 3);
     w.add_rows("round_to_bf16", w.width(), 2); // the residual stream
     w.add_rows("copy", w.width(), 4);
+}
+
+/// An adapted layer on the way forward, up to its gate.
+void add_adapted(LayerWork& w, double rank, double dropout) {
+    w.add_products(w.attention_projections());
+    w.add_products(w.mlp_in());
+    w.low_rank_forward(rank, dropout);
+    w.student(0);
+}
+
+Works of_step(const Settings& settings, const LayerWork& w) {
+    return repeat(w.works(), static_cast<double>(settings.layers) * settings.micro_batches());
+}
+
+} // namespace
+
+Works teacher_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic) {
+    LayerWork w(settings, form, arithmetic);
+    add_teacher(w);
+    return of_step(settings, w);
+}
+
+Works transfer_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic, double parameters) {
+    LayerWork w(settings, form, arithmetic);
+    add_teacher(w);
+    w.student(2); // the teacher's output and dy
+    w.student_backward(false);
     w.add("copy", 0, f32 * w.map_gradients());
     w.add("add_over_batch", 0, f32 * w.map_gradients() + 2 * f64 * w.map_gradients() / settings.options.micro_batch);
-    Works works = repeat(w.works(), static_cast<double>(settings.layers) * settings.micro_batches());
+    Works works = of_step(settings, w);
     add_optimizer(works, parameters);
     return works;
 }
@@ -143,12 +166,9 @@ Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic ar
     const double rank = settings.options.lora_rank;
     const double dropout = settings.options.lora_dropout;
     LayerWork w(settings, form, arithmetic);
-    for (int pass = 0; pass < 2; ++pass) { // forward and recomputation
-        w.add_products(w.attention_projections());
-        w.add_products(w.mlp_in());
-        w.low_rank_forward(rank, dropout);
-        w.student(0);
-    }
+    add_adapted(w, rank, dropout);
+    LayerWork again(settings, form, arithmetic);
+    add_adapted(again, rank, dropout);
     w.add_products(w.mlp_out()); // not recomputed
     w.add_products(w.mlp_out(), true);
     w.add_products(w.mlp_in(), true);
@@ -163,7 +183,11 @@ Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic ar
     w.add_rows("sum_head_groups", w.query() + w.kv(), 2);
     w.add_rows("copy", w.width(), 12);
     w.add("copy", 0, f32 * w.map_gradients());
-    Works works = repeat(w.works(), static_cast<double>(settings.layers) * settings.micro_batches());
+    Works works = of_step(settings, w);
+    // Where no stage follows, the last layer's backward pass comes at once and finds its activations.
+    const int recomputed = settings.stages() == 1 ? settings.layers - 1 : settings.layers;
+    for (const auto& [name, work] : again.works())
+        works[name] += work * (static_cast<double>(recomputed) * settings.micro_batches());
     add_optimizer(works, parameters);
     return works;
 }

@@ -23,6 +23,7 @@ struct Work {
 
 using Works = std::map<std::string, Work>;
 
+Works teacher_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic);
 /// `parameters`: those that are trained, of all layers.
 Works transfer_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic, double parameters);
 Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic arithmetic, double parameters);

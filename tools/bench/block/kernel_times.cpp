@@ -2,9 +2,6 @@
 
 #include "kernels/views.hpp"
 
-#include <algorithm>
-#include <cstring>
-
 namespace lolcats::bench {
 
 namespace {
@@ -28,23 +25,6 @@ void end_region() {
 void begin_copy(Kokkos_Profiling_SpaceHandle, const char*, const void*, Kokkos_Profiling_SpaceHandle, const char*,
                 const void*, std::uint64_t) {
     active->begin("copy");
-}
-
-struct Bytes {
-    std::int64_t now = 0;
-    std::int64_t largest = 0;
-} bytes;
-
-bool is_device(const Kokkos_Profiling_SpaceHandle& space) {
-    return std::strcmp(space.name, Execution::memory_space::name()) == 0;
-}
-void allocate(Kokkos_Profiling_SpaceHandle space, const char*, const void*, std::uint64_t size) {
-    if (!is_device(space)) return;
-    bytes.now += static_cast<std::int64_t>(size);
-    bytes.largest = std::max(bytes.largest, bytes.now);
-}
-void deallocate(Kokkos_Profiling_SpaceHandle space, const char*, const void*, std::uint64_t size) {
-    if (is_device(space)) bytes.now -= static_cast<std::int64_t>(size);
 }
 
 } // namespace
@@ -98,25 +78,6 @@ void KernelTimes::charge() {
     const auto now = Clock::now();
     times_[open_.empty() ? "host" : open_.front()].seconds += std::chrono::duration<double>(now - mark_).count();
     mark_ = now;
-}
-
-ArrayMemory::ArrayMemory() {
-    bytes = {};
-    hooks::set_allocate_data_callback(allocate);
-    hooks::set_deallocate_data_callback(deallocate);
-}
-
-ArrayMemory::~ArrayMemory() {
-    hooks::set_allocate_data_callback(nullptr);
-    hooks::set_deallocate_data_callback(nullptr);
-}
-
-double ArrayMemory::largest() const {
-    return static_cast<double>(bytes.largest);
-}
-
-double ArrayMemory::now() const {
-    return static_cast<double>(bytes.now);
 }
 
 } // namespace lolcats::bench

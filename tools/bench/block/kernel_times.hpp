@@ -1,5 +1,5 @@
 #pragma once
-/// Where a program's time goes, and how much memory its arrays take, by Kokkos' own hooks: no tool has to be loaded.
+/// Where a program's time goes, by Kokkos' own hooks: no tool has to be loaded.
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -36,18 +36,6 @@ private:
     std::map<std::string, Entry> times_;
     std::vector<std::string> open_;
     Clock::time_point mark_;
-};
-
-/// Bytes of the arrays in the default execution space's memory, from now on.
-class ArrayMemory {
-public:
-    ArrayMemory();
-    ~ArrayMemory();
-    ArrayMemory(const ArrayMemory&) = delete;
-    ArrayMemory& operator=(const ArrayMemory&) = delete;
-
-    [[nodiscard]] double largest() const;
-    [[nodiscard]] double now() const;
 };
 
 } // namespace lolcats::bench

@@ -57,8 +57,8 @@ void take_preset(Settings& s) {
 
 void declare(CLI::App& app, Settings& s) {
     const auto positive = CLI::PositiveNumber;
-    app.add_option("--stage", s.stage, "transfer (stages 0 and 1 in one pass) or lora (stage 2)")
-        ->check(CLI::IsMember({"transfer", "lora"}));
+    app.add_option("--stage", s.stage, "teacher (stage 0), transfer (stages 0 and 1 in one pass) or lora (stage 2)")
+        ->check(CLI::IsMember({"teacher", "transfer", "lora"}));
     app.add_option("--model", s.preset, "shape to start from")->check(CLI::IsMember({"405b", "70b", "8b", "1b"}));
     app.add_option("--layers", s.layers, "layers on this GPU")->check(positive);
     app.add_option("--model-layers", s.model.layers, "layers of the whole model")->check(positive);
@@ -84,6 +84,7 @@ void declare(CLI::App& app, Settings& s) {
         ->check(CLI::IsMember({"auto", "f32", "bf16"}));
     app.add_option("--steps", s.steps, "optimiser steps that are timed")->check(positive);
     app.add_option("--square", s.square, "side of the square product that is timed for the peak")->check(positive);
+    app.add_flag("--timing-only", s.timing_only, "print only the time of a step, as JSON");
     app.add_option("--plan-tokens", s.options.plan_tokens, "tokens the projection is for")->check(positive);
     app.add_option("--json", s.json, "file for the figures");
 }
@@ -104,7 +105,7 @@ bool read_settings(int argc, char** argv, Settings& settings, std::string& text)
     for (int i = 1; i + 1 < argc; ++i)
         if (std::string(argv[i]) == "--model" && presets().contains(argv[i + 1])) settings.preset = argv[i + 1];
     take_preset(settings);
-    CLI::App app("Times a block of decoder layers with random bf16 weights: attention transfer, or one stage of LoRA.",
+    CLI::App app("Times a block of decoder layers with random bf16 weights: the teacher, attention transfer, or LoRA.",
                  "block_405b");
     app.option_defaults()->always_capture_default();
     declare(app, settings);

@@ -8,13 +8,14 @@
 namespace lolcats::bench {
 
 struct Settings {
-    std::string stage = "transfer"; ///< transfer | lora
+    std::string stage = "transfer"; ///< teacher | transfer | lora
     std::string preset = "405b";    ///< 405b | 70b | 8b | 1b, which the settings below start from
     ModelConfig model{};            ///< its number of layers is the whole model's
     int layers = 0;                 ///< k, that this GPU holds; 0: the preset's
     Options options;                ///< of the conversion: window, feature maps, LoRA, batch and micro-batch
     int steps = 2;                  ///< optimiser steps that are timed
     int square = 8192;              ///< side of the square product among those that give the peak
+    bool timing_only = false;       ///< neither peaks nor split: the process's memory is that of the block
     std::string json;               ///< file for the figures
 
     [[nodiscard]] int stages() const { return (model.layers + layers - 1) / layers; }

@@ -1,0 +1,220 @@
+#pragma once
+/// The host's forms of tile operations: one thread, vectors of the compiler's own kind. Left to itself, GCC keeps the
+/// sums of such a block of loops in memory.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace lolcats::tile {
+
+/// Element (i, j) at data[i * row + j * column]: a matrix or, with the strides exchanged, its transpose.
+template <class Real>
+struct Operand {
+    const Real* data;
+    int row;
+    int column;
+};
+
+namespace host {
+
+#ifdef __CUDACC__
+
+// Where there is a GPU no tile is computed on the host, and nvcc need not read the compiler's vectors.
+template <class Real>
+inline void multiply(int m, int n, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
+                     bool add) {
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) {
+            Real sum = 0;
+            for (int l = 0; l < k; ++l) sum += a.data[i * a.row + l * a.column] * b[l * b_row + j];
+            c[i * c_row + j] = (add ? c[i * c_row + j] : Real(0)) + alpha * sum;
+        }
+}
+template <class Real>
+inline void transpose(int m, int n, const Real* in, int in_row, Real* out, int out_row) {
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) out[j * out_row + i] = in[i * in_row + j];
+}
+template <class Real>
+inline void add_column_sums(int m, int n, const Real* in, int in_row, Real* out) {
+    for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) out[j] += in[i * in_row + j];
+}
+
+#else
+
+#ifdef __AVX512F__
+constexpr int vector_bytes = 64;
+#else
+constexpr int vector_bytes = 32;
+#endif
+
+template <class Real>
+struct Simd {
+    static constexpr int width = vector_bytes / static_cast<int>(sizeof(Real));
+    using Lanes __attribute__((vector_size(vector_bytes))) = Real;
+    using Places __attribute__((vector_size(vector_bytes))) =
+        std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
+    /// The same, anywhere in memory.
+    using Stored __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias)) = Real;
+    static Lanes load(const Real* data) { return *reinterpret_cast<const Stored*>(data); }
+    /// The first `count`, zero after them.
+    static Lanes load(const Real* data, int count) {
+        Lanes lanes{};
+        for (int i = 0; i < count; ++i) lanes[i] = data[i];
+        return lanes;
+    }
+    static void store(const Lanes& lanes, Real* data) { *reinterpret_cast<Stored*>(data) = lanes; }
+    static void store(const Lanes& lanes, Real* data, int count) {
+        for (int i = 0; i < count; ++i) data[i] = lanes[i];
+    }
+};
+
+/// Rows of A in registers: with two vectors of columns, 12 sums of the 16 registers that AVX2 has.
+constexpr int block_rows = 6;
+/// Rows of B that are copied together where they lie far apart, so that they do not drive each other out of the cache.
+constexpr int panel_rows = 256;
+constexpr std::size_t far_apart_bytes = 1024;
+
+/// C[Rows, Vectors * width] (+)= alpha A B. Every sum runs over k in order, whatever the block is.
+template <int Rows, int Vectors, class Real>
+inline void multiply_block(int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row, bool add) {
+    using V = Simd<Real>;
+    typename V::Lanes sums[Rows][Vectors] = {};
+    for (int l = 0; l < k; ++l) {
+        typename V::Lanes columns[Vectors];
+        for (int j = 0; j < Vectors; ++j)
+            columns[j] = V::load(b + static_cast<std::ptrdiff_t>(l) * b_row + j * V::width);
+        for (int i = 0; i < Rows; ++i) {
+            const Real factor = a.data[i * a.row + l * a.column];
+            for (int j = 0; j < Vectors; ++j) sums[i][j] += factor * columns[j];
+        }
+    }
+    for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Vectors; ++j) {
+            Real* out = c + static_cast<std::ptrdiff_t>(i) * c_row + j * V::width;
+            const typename V::Lanes scaled = alpha * sums[i][j];
+            V::store(add ? V::load(out) + scaled : scaled, out);
+        }
+}
+
+/// The last columns, fewer than a vector.
+template <class Real>
+inline void multiply_rest(int m, int count, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c,
+                          int c_row, bool add) {
+    using V = Simd<Real>;
+    for (int i = 0; i < m; ++i) {
+        typename V::Lanes sums{};
+        for (int l = 0; l < k; ++l)
+            sums += a.data[i * a.row + l * a.column] * V::load(b + static_cast<std::ptrdiff_t>(l) * b_row, count);
+        Real* out = c + static_cast<std::ptrdiff_t>(i) * c_row;
+        const typename V::Lanes scaled = alpha * sums;
+        V::store(add ? V::load(out, count) + scaled : scaled, out, count);
+    }
+}
+
+template <int Vectors, class Real>
+inline void multiply_panel(int m, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
+                           bool add) {
+    const auto rows = [&]<int Rows>(int i) {
+        multiply_block<Rows, Vectors>(k, alpha, {a.data + static_cast<std::ptrdiff_t>(i) * a.row, a.row, a.column}, b,
+                                      b_row, c + static_cast<std::ptrdiff_t>(i) * c_row, c_row, add);
+    };
+    int i = 0;
+    for (; i + block_rows <= m; i += block_rows) rows.template operator()<block_rows>(i);
+    for (; i + 4 <= m; i += 4) rows.template operator()<4>(i);
+    for (; i + 2 <= m; i += 2) rows.template operator()<2>(i);
+    if (i < m) rows.template operator()<1>(i);
+}
+
+/// The same, from a copy of the panel where its rows lie far apart and serve many rows of A.
+template <int Vectors, class Real>
+inline void multiply_columns(int m, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
+                             bool add) {
+    using V = Simd<Real>;
+    if (b_row * sizeof(Real) < far_apart_bytes || k > panel_rows || m <= block_rows)
+        return multiply_panel<Vectors>(m, k, alpha, a, b, b_row, c, c_row, add);
+    alignas(64) Real panel[panel_rows * Vectors * V::width];
+    for (int l = 0; l < k; ++l)
+        std::memcpy(panel + l * Vectors * V::width, b + static_cast<std::ptrdiff_t>(l) * b_row, Vectors * vector_bytes);
+    multiply_panel<Vectors>(m, k, alpha, a, static_cast<const Real*>(panel), Vectors * V::width, c, c_row, add);
+}
+
+template <class Real>
+inline void multiply(int m, int n, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
+                     bool add) {
+    constexpr int width = Simd<Real>::width;
+    int j = 0;
+    for (; j + 2 * width <= n; j += 2 * width) multiply_columns<2>(m, k, alpha, a, b + j, b_row, c + j, c_row, add);
+    for (; j + width <= n; j += width) multiply_columns<1>(m, k, alpha, a, b + j, b_row, c + j, c_row, add);
+    if (j < n) multiply_rest(m, n - j, k, alpha, a, b + j, b_row, c + j, c_row, add);
+}
+
+/// Of every two rows `half` apart, exchanges the second half of the one with the first half of the other, in every
+/// group of 2 half lanes. With half = width / 2, ..., 1 this transposes a square.
+template <int half, class Real>
+inline void exchange_halves(typename Simd<Real>::Lanes (&rows)[Simd<Real>::width]) {
+    using V = Simd<Real>;
+    typename V::Places first, second;
+    for (int lane = 0; lane < V::width; ++lane) {
+        first[lane] = (lane & half) == 0 ? lane : V::width + lane - half;
+        second[lane] = (lane & half) == 0 ? lane + half : V::width + lane;
+    }
+    for (int i = 0; i < V::width; ++i) {
+        if ((i & half) != 0) continue;
+        const typename V::Lanes a = rows[i];
+        const typename V::Lanes b = rows[i + half];
+        rows[i] = __builtin_shuffle(a, b, first);
+        rows[i + half] = __builtin_shuffle(a, b, second);
+    }
+    if constexpr (half > 1) exchange_halves<half / 2, Real>(rows);
+}
+
+template <class Real>
+inline void transpose_square(const Real* in, int in_row, Real* out, int out_row) {
+    using V = Simd<Real>;
+    typename V::Lanes rows[V::width];
+    for (int i = 0; i < V::width; ++i) rows[i] = V::load(in + static_cast<std::ptrdiff_t>(i) * in_row);
+    exchange_halves<V::width / 2, Real>(rows);
+    for (int i = 0; i < V::width; ++i) V::store(rows[i], out + static_cast<std::ptrdiff_t>(i) * out_row);
+}
+
+/// out[n, m] = in[m, n]^T
+template <class Real>
+inline void transpose(int m, int n, const Real* in, int in_row, Real* out, int out_row) {
+    constexpr int side = Simd<Real>::width;
+    for (int i = 0; i < m; i += side)
+        for (int j = 0; j < n; j += side) {
+            const Real* from = in + static_cast<std::ptrdiff_t>(i) * in_row + j;
+            Real* to = out + static_cast<std::ptrdiff_t>(j) * out_row + i;
+            if (i + side <= m && j + side <= n) {
+                transpose_square(from, in_row, to, out_row);
+                continue;
+            }
+            for (int c = 0; c < std::min(side, n - j); ++c)
+                for (int r = 0; r < std::min(side, m - i); ++r)
+                    to[static_cast<std::ptrdiff_t>(c) * out_row + r] =
+                        from[static_cast<std::ptrdiff_t>(r) * in_row + c];
+        }
+}
+
+/// out[n] += column sums of in[m, n].
+template <class Real>
+inline void add_column_sums(int m, int n, const Real* in, int in_row, Real* out) {
+    using V = Simd<Real>;
+    for (int j = 0; j < n; j += V::width) {
+        const int count = j + V::width <= n ? V::width : n - j;
+        const auto at = [&](const Real* row) { return count == V::width ? V::load(row) : V::load(row, count); };
+        typename V::Lanes sums{};
+        for (int i = 0; i < m; ++i) sums += at(in + static_cast<std::ptrdiff_t>(i) * in_row + j);
+        for (int c = 0; c < count; ++c) out[j + c] += sums[c];
+    }
+}
+
+#endif
+
+} // namespace host
+
+} // namespace lolcats::tile

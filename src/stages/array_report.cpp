@@ -1,0 +1,33 @@
+#include "src/stages/array_report.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
+namespace lolcats {
+
+namespace {
+
+Options as_run(const RunInput& input, Options options, Arithmetic arithmetic, int ranks) {
+    options.gemm = name_of(arithmetic);
+    options.plan_length = input.length();
+    options.plan_tokens = std::max<double>(1, input.tokens.sequences()) * input.length();
+    options.plan_ranks = ranks;
+    options.pipeline_ranks = 0; // of no matter to the formulas, and not every stage is a pipeline
+    return options;
+}
+
+} // namespace
+
+RunPlan::RunPlan(const RunInput& input, const Options& options, Arithmetic arithmetic, int ranks)
+    : options(as_run(input, options, arithmetic, ranks)), plan(make_plan(input.config, this->options)) {}
+
+nlohmann::ordered_json ArrayReport::finish(const Communicator& world, double foretold) const {
+    std::array<double, 2> bytes = {memory_.largest(), foretold};
+    world.max(bytes.data(), bytes.size());
+    if (world.rank() == 0)
+        spdlog::info("arrays: at most {:.2f} MB a rank, {:.2f} MB foretold", bytes[0] / 1e6, bytes[1] / 1e6);
+    return {{"largest", bytes[0]}, {"foretold", bytes[1]}};
+}
+
+} // namespace lolcats

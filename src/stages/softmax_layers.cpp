@@ -1,0 +1,122 @@
+#include "src/stages/softmax_layers.hpp"
+
+#include "lolcats/error.hpp"
+#include "src/model/adapter.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <fmt/ranges.h>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+namespace lolcats {
+
+namespace {
+
+using nlohmann::json;
+
+/// Losses of a block's layers in the line of a log that counts: the lowest evaluation's, else the last step's.
+std::vector<double> layer_losses(const std::filesystem::path& log) {
+    std::ifstream file(log);
+    std::vector<double> losses;
+    double best = std::numeric_limits<double>::infinity();
+    bool evaluated = false;
+    for (std::string text; std::getline(file, text);) {
+        const json line = json::parse(text, nullptr, false);
+        if (!line.is_object()) fail("{}: holds a line that is no JSON object; run lolcats_block again", log.string());
+        if (line.contains("eval_layer_losses")) {
+            if (!(line.value("eval_loss", best) < best)) continue;
+            evaluated = true;
+            best = line.at("eval_loss");
+            losses = line.at("eval_layer_losses").get<std::vector<double>>();
+        } else if (!evaluated && line.contains("layer_losses")) {
+            losses = line.at("layer_losses").get<std::vector<double>>();
+        }
+    }
+    return losses;
+}
+
+/// By layer, over all blocks.
+std::vector<double> transfer_losses(const ModelConfig& config, const FeatureMapFiles& maps) {
+    std::vector<double> all;
+    for (std::filesystem::path log : maps.files()) {
+        const auto losses = layer_losses(log.replace_extension(".jsonl"));
+        all.insert(all.end(), losses.begin(), losses.end());
+    }
+    if (static_cast<int>(all.size()) != config.layers)
+        fail("{}: the logs of stage 1 (block_XX.jsonl) beside the feature maps hold losses of {} layers, not {}: name "
+             "the "
+             "layers with --softmax-layers",
+             maps.path(), all.size(), config.layers);
+    return all;
+}
+
+std::set<int> highest(const std::vector<double>& losses, int count) {
+    std::vector<int> order(losses.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return losses[a] > losses[b]; });
+    return {order.begin(), order.begin() + count};
+}
+
+std::set<int> chosen(const Options& options, const ModelConfig& config, const FeatureMapFiles* maps) {
+    if (!options.softmax_layers.empty())
+        return layers_from_text(fmt::format("{}", fmt::join(options.softmax_layers, ",")), "--softmax-layers");
+    const int count = options.keep_softmax_layers;
+    if (count == 0) return {};
+    if (count > config.layers)
+        fail("--keep-softmax-layers {}: the model has {} layers; give at most that", count, config.layers);
+    if (maps == nullptr)
+        fail("--keep-softmax-layers goes by the losses of stage 1, and no feature maps are given: name the layers with "
+             "--softmax-layers");
+    return highest(transfer_losses(config, *maps), count);
+}
+
+std::set<int> of_adapter(const std::string& directory) {
+    const auto file = adapter_weights(directory);
+    const auto metadata = io::SafetensorsFile(file).metadata();
+    const auto found = metadata.find("softmax-layers");
+    return found == metadata.end() ? std::set<int>() : layers_from_text(found->second, file.string());
+}
+
+} // namespace
+
+std::string to_text(const std::set<int>& layers) {
+    return fmt::format("{}", fmt::join(layers, ","));
+}
+
+std::set<int> layers_from_text(const std::string& text, const std::string& where) {
+    std::set<int> layers;
+    const char* end = text.data() + text.size();
+    for (const char* at = text.data();; ++at) {
+        int layer = 0;
+        const auto [stop, error] = std::from_chars(at, end, layer);
+        if (error != std::errc() || layer < 0 || (stop != end && *stop != ','))
+            fail("{}: '{}' is no list of layer numbers such as 0,3", where, text);
+        layers.insert(layer);
+        if (stop == end) return layers;
+        at = stop;
+    }
+}
+
+std::set<int> softmax_layers(const Options& options, const ModelConfig& config, const FeatureMapFiles* maps) {
+    if (!options.softmax_layers.empty() && options.is_given("keep-softmax-layers"))
+        fail("--softmax-layers names the layers that --keep-softmax-layers counts: give one of them");
+    const bool open = options.softmax_layers.empty() && !options.is_given("keep-softmax-layers");
+    const std::string& adapter = options.adapter.empty() ? options.init_adapter : options.adapter;
+    if (!adapter.empty()) {
+        const auto trained = of_adapter(adapter);
+        if (!open && chosen(options, config, maps) != trained)
+            fail("{}: the adapter was trained with softmax attention in layers '{}': drop --softmax-layers and "
+                 "--keep-softmax-layers",
+                 adapter, to_text(trained));
+        return trained;
+    }
+    const auto layers = chosen(options, config, maps);
+    if (!layers.empty() && *layers.rbegin() >= config.layers)
+        fail("--softmax-layers: the model's layers are 0 to {}, and {} is none", config.layers - 1, *layers.rbegin());
+    return layers;
+}
+
+} // namespace lolcats

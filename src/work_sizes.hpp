@@ -1,0 +1,14 @@
+#pragma once
+/// How much is under way at once, which memory grows with (src/memory_plan.hpp).
+#include <cstddef>
+
+namespace lolcats {
+
+/// Rows of logits that the LM head holds.
+inline constexpr int head_rows = 256;
+
+/// Messages to a neighbouring stage, each way, that hold a copy of their data until the receiver has begun to take
+/// them.
+inline constexpr std::size_t messages_under_way = 4;
+
+} // namespace lolcats
