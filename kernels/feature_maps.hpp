@@ -44,7 +44,7 @@ namespace detail {
 template <class Real>
 LOLCATS_INLINE_FUNCTION Real shifted_exponentials(int f, Real sign, const Real* z, Real* out) {
     Real top = sign * z[0];
-#pragma omp simd reduction(max : top)
+    LOLCATS_OMP("omp simd reduction(max : top)")
     for (int j = 1; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
     for (int j = 0; j < f; ++j) out[j] = exponential(sign * z[j] - top);
     return tile::sum(f, out);
@@ -61,7 +61,7 @@ template <class Real>
 LOLCATS_INLINE_FUNCTION void softmax_half_gradient(int f, Real sign, const Real* phi, FeatureGradient<Real> dphi,
                                                    Real* dz) {
     Real mean = 0;
-#pragma omp simd reduction(+ : mean)
+    LOLCATS_OMP("omp simd reduction(+ : mean)")
     for (int j = 0; j < f; ++j) mean += phi[j] * dphi[j];
     for (int j = 0; j < f; ++j) dz[j] += sign * phi[j] * (dphi[j] - mean);
 }
@@ -218,7 +218,10 @@ inline constexpr auto all_feature_maps = [] {
     return kinds;
 }();
 
-/// body(FeatureMap<kind>()), for a kind known at run time.
+/// body(FeatureMap<kind>()), for a kind known at run time. `body` runs where its caller does.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
 template <int candidate = 0, class Body>
 LOLCATS_FUNCTION constexpr auto with_feature_map(FeatureMapKind kind, const Body& body) {
     if constexpr (candidate + 1 < feature_map_count)

@@ -16,7 +16,7 @@ fi
 cache=${LOLCATS_CACHE:-$HOME/.cache/lolcats-hpc}
 packages=(g++ cmake ninja-build git python3-pip libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libdnnl-dev
     libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
-    python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format)
+    python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format mandoc)
 slurm_packages=(munge slurmctld slurmd slurm-client) # for the tests of the job scripts, which are skipped without them
 
 # install_packages PACKAGE...: those that are missing.

@@ -159,10 +159,6 @@ private:
     Scores mine_;
 };
 
-} // namespace
-
-namespace {
-
 void refuse_contradictions(const Options& options) {
     const bool teacher = options.attention == "teacher";
     if (takes_apart(options) && teacher)

@@ -143,7 +143,9 @@ class Logits(ModelTest):
                 form = reference.Form(kind, 5 + number, name, affine=number % 2 == 1)
                 options = self.make_maps(form)
                 expected = reference.logits(self.model, self.tokens, form, self.maps)
-                self.check(expected, TOLERANCE, f"{name} {kind}", **options,
+                # A query all of whose features are products of small numbers has them with larger relative errors.
+                tolerance = 3 * TOLERANCE if name == "dpfp" else TOLERANCE
+                self.check(expected, tolerance, f"{name} {kind}", **options,
                            feature_maps=self.path("maps.safetensors"))
 
     def test_feature_dim(self):

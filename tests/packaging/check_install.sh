@@ -66,7 +66,7 @@ complete_to "$prefix/model_of_mine" --model "$prefix/mod"
     root=$prefix/usr/share/lolcats-hpc
     source "$root/jobs/site.sh"
     [ -x "$site_bin/lolcats_plan" ] || fail "site_bin=$site_bin"
-    [ -x "$root/jobs/linearize_8b.sh" ] || fail "no job script"
+    [ -r "$root/jobs/linearize_8b.sh" ] || fail "no job script"
 )
-"$prefix/usr/share/lolcats-hpc/tools/inspect/lolcats_inspect" --help >/dev/null || fail "lolcats_inspect"
+"${LOLCATS_PYTHON:-/usr/bin/python3}" "$prefix/usr/share/lolcats-hpc/tools/inspect/lolcats_inspect" --help >/dev/null || fail "lolcats_inspect"
 echo "installed, found, used"

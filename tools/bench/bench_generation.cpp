@@ -4,7 +4,8 @@
 /// and so on. A step is all that generation does for one more token of each of --batch-size texts: embedding, layers,
 /// logits on the host and the choice of the most likely. No step takes longer for other numbers, so the texts have
 /// none: states and caches are filled with a constant, and stand at the context's length. Prints a JSON object a line;
-/// times are of the fastest of the rounds.
+/// times are of the fastest of the rounds, which take the contexts in turn: what slows the machine for a while slows
+/// all.
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/stages/generation_model.hpp"
@@ -14,6 +15,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
@@ -21,7 +23,7 @@
 namespace lolcats {
 namespace {
 
-constexpr int rounds = 3;
+constexpr int rounds = 5;
 
 std::vector<int> parse_contexts(const std::string& text) {
     std::vector<int> contexts;
@@ -44,20 +46,26 @@ public:
         std::iota(tokens_.begin(), tokens_.end(), 3);
     }
 
-    void measure(int context) {
-        double best = 1e30;
-        for (int round = 0; round < rounds; ++round) best = std::min(best, seconds_of_round(context));
+    void measure(const std::vector<int>& contexts) {
+        std::vector<double> best(contexts.size(), std::numeric_limits<double>::infinity());
+        for (int round = 0; round < rounds; ++round)
+            for (std::size_t i = 0; i < contexts.size(); ++i)
+                best[i] = std::min(best[i], seconds_of_round(contexts[i]));
+        for (std::size_t i = 0; i < contexts.size(); ++i) print(contexts[i], best[i]);
+    }
+
+private:
+    void print(int context, double seconds) const {
         const nlohmann::ordered_json line = {
             {"attention", options_.attention},
             {"batch", options_.batch_size},
             {"context", context},
-            {"milliseconds", 1e3 * best / options_.max_new_tokens},
-            {"tokens_per_second", options_.batch_size * options_.max_new_tokens / best},
+            {"milliseconds", 1e3 * seconds / options_.max_new_tokens},
+            {"tokens_per_second", options_.batch_size * options_.max_new_tokens / seconds},
             {"state_bytes", model_.state_bytes()}};
         std::cout << line.dump() << std::endl;
     }
 
-private:
     double seconds_of_round(int context) {
         for (const int slot : slots_) model_.begin(slot, context);
         for (const auto& state : model_.states())
@@ -94,7 +102,7 @@ int main(int argc, char** argv) {
     const auto measure = [&](const Options& options, const Communicator& world) {
         const auto lengths = parse_contexts(contexts);
         Bench bench(options, world, *std::max_element(lengths.begin(), lengths.end()));
-        for (const int context : lengths) bench.measure(context);
+        bench.measure(lengths);
     };
     return run_program(std::max(argc - 1, 1), argv + (argc > 1 ? 1 : 0),
                        {"bench_generation", "measures steps of generation", ""}, measure);

@@ -97,7 +97,9 @@ class Work:
                               for name, pair in layer.items()} for layer in read_adapters(files.adapter, config)]
             parameters = [part for layer in self.adapters for pair in layer.values() for part in pair]
         self.parameters = parameters
-        self.optimizer = torch.optim.AdamW(parameters, lr=RATES[task], weight_decay=0, fused=True) if parameters else None
+        self.optimizer = None
+        if parameters:
+            self.optimizer = torch.optim.AdamW(parameters, lr=RATES[task], weight_decay=0, fused=True)
         self.micro_batches = self.inputs(files)
         self.gradient = 1e-4 * torch.randn(1, shape.length, config["hidden_size"], dtype=dtype)
 
@@ -170,9 +172,9 @@ def main():
     os.environ["OMP_NUM_THREADS"] = threads
     torch.set_num_threads(int(threads))
     yield_memory()
+    before = memory("VmRSS")
     dtype = faster_type()
     peak = product_rate(torch.float32, 2048)
-    before = memory("VmRSS")
     work = Work(Files(SHAPES[name], directory), task, dtype, mode == "compiled")
     work.step()
     work.step()  # what is compiled anew for gradients that are there already

@@ -1,4 +1,4 @@
-"""Our side: the programs as a user runs them, and for one layer alone the benchmark of a block, which runs their code."""
+"""Our side: the programs as a user runs them, and for one layer alone the benchmark of a block, which is their code."""
 
 import json
 import os

@@ -31,9 +31,10 @@ class Teacher:
     def layer(weights, prefix):
         def take(*names):
             return torch.cat([weights.pop(f"{prefix}{name}.weight") for name in names])
-        return {"norm": take("input_layernorm"), "qkv": take("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-                "o": take("self_attn.o_proj"), "mlp_norm": take("post_attention_layernorm"),
-                "gate_up": take("mlp.gate_proj", "mlp.up_proj"), "down": take("mlp.down_proj")}
+        return {"norm": take("input_layernorm"),
+                "qkv": take("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "o": take("self_attn.o_proj"),
+                "mlp_norm": take("post_attention_layernorm"), "gate_up": take("mlp.gate_proj", "mlp.up_proj"),
+                "down": take("mlp.down_proj")}
 
     def rope(self, length):
         """cos and sin [T, d], the halves alike."""

@@ -4,8 +4,8 @@
     same.py DIRECTORY SHAPE...
 
 Three steps of each kind of training, so that gradients and the optimiser's steps count as well as the loss. Ours once
-with weights and residual stream in float32, which leaves only the order of sums, and once as it is timed, where the
-residual stream is rounded to bfloat16 after every layer.
+with weights and residual stream in float32, which leaves only the order of sums, and once as it is timed, where stage 1
+rounds the residual stream to bfloat16 after every layer.
 """
 
 import dataclasses

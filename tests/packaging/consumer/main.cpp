@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <string>
 
 namespace {
 
@@ -11,7 +12,7 @@ constexpr lolcats::AttentionShape shape{.batch = 1, .length = 5, .heads = 1, .kv
 
 using Rows = double[shape.length][shape.head_dim];
 
-lolcats::Matrix<double> on_device(const char* label, const Rows& rows) {
+lolcats::Matrix<double> on_device(const std::string& label, const Rows& rows) {
     const lolcats::Matrix<double> matrix(label, shape.length, shape.head_dim);
     const auto host = Kokkos::create_mirror_view(matrix);
     for (int n = 0; n < shape.length; ++n)
