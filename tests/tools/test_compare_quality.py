@@ -32,6 +32,7 @@ class Quality(ToolTest):
         done = run_tool("compare/quality", "--quick", programs=self.path("none"), out=self.path("out"))
         self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
         self.assertIn("has no lolcats_convert", done.stderr)
+        self.path("out").mkdir()
         self.path("out/shares.json").write_text('{"steps": 1, "sequences": 1}', encoding="utf-8")
         done = run_tool("compare/quality", "--quick", programs=support.BIN, out=self.path("out"))
         self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
