@@ -35,13 +35,13 @@ install_packages() {
 
 # Debian has no usable Kokkos. The source distribution of pycompadre carries the whole source of Kokkos 4.5.01.
 #   install_kokkos PREFIX [CMAKE ARGUMENT...]      (@source@ in an argument becomes the source's directory)
-install_kokkos() {
-    local prefix=$1 source
+install_kokkos() ( # a shell of its own: what it leaves behind is removed however it ends
+    prefix=$1
     shift
-    [ -f "$prefix/.complete" ] && return
+    [ -f "$prefix/.complete" ] && exit
     echo "building Kokkos 4.5.01 in $prefix"
     source=$(mktemp -d)
-    trap 'rm -rf "$source"' RETURN
+    trap 'rm -rf "$source"' EXIT
     python3 -m pip download -q --no-deps -d "$source" pycompadre==1.7.6
     tar -xzf "$source"/pycompadre-*.tar.gz -C "$source"
     cmake -S "$source"/pycompadre-1.7.6/kokkos -B "$source/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
@@ -49,7 +49,7 @@ install_kokkos() {
         -DCMAKE_INSTALL_PREFIX="$prefix" "${@//@source@/$source/pycompadre-1.7.6/kokkos}" >/dev/null
     cmake --build "$source/build" --target install >/dev/null
     touch "$prefix/.complete"
-}
+)
 
 # Kokkos 4.5.01 predates CUDA 13: see the included file. Without -arch, nvcc_wrapper asks for one that CUDA 13 dropped.
 install_kokkos_cuda() {
