@@ -11,11 +11,11 @@ Adaptation adaptation(const Options& options, const ModelConfig& config, const F
         fail("--attention teacher has no use for --feature-maps and --adapter; choose terrace, sliding or none");
     if (options.attention == "teacher") return result;
     result.form = student_form(options, config, maps);
-    result.softmax_layers = softmax_layers(options, config, maps);
     if (!options.adapter.empty()) {
         result.adapter = read_adapter_config(options.adapter);
         result.adapter.form.dropout = 0;
     }
+    result.softmax_layers = softmax_layers(options, config, maps);
     return result;
 }
 

@@ -47,8 +47,7 @@ std::vector<double> transfer_losses(const ModelConfig& config, const FeatureMapF
     }
     if (static_cast<int>(all.size()) != config.layers)
         fail("{}: the logs of stage 1 (block_XX.jsonl) beside the feature maps hold losses of {} layers, not {}: name "
-             "the "
-             "layers with --softmax-layers",
+             "the layers with --softmax-layers",
              maps.path(), all.size(), config.layers);
     return all;
 }
