@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-const fs::path data = fs::path(__FILE__).parent_path().parent_path() / "data";
+const fs::path data = fs::path(LOLCATS_TEST_DATA);
 
 Json known_good(const std::string& name = "llama-3.1-8b") {
     return Json::parse(std::ifstream(data / "configs" / (name + ".json")));

@@ -11,7 +11,7 @@ namespace lolcats {
 namespace {
 
 ModelConfig model(const std::string& name) {
-    const auto data = std::filesystem::path(__FILE__).parent_path().parent_path() / "data" / "configs";
+    const auto data = std::filesystem::path(LOLCATS_TEST_DATA) / "configs";
     return read_model_config(data / (name + ".json"));
 }
 
@@ -166,8 +166,7 @@ TEST(PlanTest, TheCheckRefusesTooLittleMemoryAndTooLittleDisk) {
 
 TEST(PlanTest, TheCheckCountsTheTokensOfTheStore) {
     Options options;
-    options.tokens =
-        (std::filesystem::path(__FILE__).parent_path().parent_path() / "data" / "golden" / "tokens_T96.h5").string();
+    options.tokens = (std::filesystem::path(LOLCATS_TEST_DATA) / "golden" / "tokens_T96.h5").string();
     measure_tokens(model("llama-3.1-8b"), options);
     EXPECT_EQ(options.plan_length, 96);
     EXPECT_EQ(std::fmod(options.plan_tokens, 96), 0);

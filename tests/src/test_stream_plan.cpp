@@ -8,7 +8,7 @@ namespace lolcats {
 namespace {
 
 ModelConfig model_405b() {
-    const auto data = std::filesystem::path(__FILE__).parent_path().parent_path() / "data" / "configs";
+    const auto data = std::filesystem::path(LOLCATS_TEST_DATA) / "configs";
     return read_model_config(data / "llama-3.1-405b.json");
 }
 
