@@ -40,7 +40,7 @@ struct AttentionState {
     /// `features` 0: the teacher's.
     AttentionState(const AttentionShape& shape, int slots, int features, int places);
 
-    [[nodiscard]] int places() const { return static_cast<int>(keys.extent(2)); }
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION int places() const { return static_cast<int>(keys.extent(2)); }
     /// Makes a slot that of a sequence without tokens; of the teacher's, nothing of before is read anyway.
     void clear(int slot) const;
 };

@@ -2,12 +2,11 @@
 #include "kernels/exponential.hpp"
 #include "kernels/scratch.hpp"
 #include "kernels/softmax_attention.hpp"
+#include "kernels/softmax_tile.hpp"
 
 namespace lolcats {
 
 namespace {
-
-constexpr int tile_rows = 64; // queries in a tile, and keys
 
 template <class Real>
 struct SoftmaxBackwardTiles {
@@ -17,8 +16,8 @@ struct SoftmaxBackwardTiles {
     Real* output_dot; ///< [queries], dy . y
 
     KOKKOS_INLINE_FUNCTION SoftmaxBackwardTiles(Scratch<Real>& scratch, std::size_t d)
-        : packed(scratch.take(d * tile_rows)), weights(scratch.take(tile_rows * tile_rows)),
-          scores(scratch.take(tile_rows * tile_rows)), output_dot(scratch.take(tile_rows)) {}
+        : packed(scratch.take(d * softmax_tile_keys)), weights(scratch.take(softmax_tile_keys * softmax_tile_keys)),
+          scores(scratch.take(softmax_tile_keys * softmax_tile_keys)), output_dot(scratch.take(softmax_tile_keys)) {}
 };
 
 /// One head's rows of the arrays that a backward pass reads and adds to.
@@ -66,14 +65,15 @@ template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void backward_head(const Team& team, const SoftmaxBackwardTiles<Real>& t,
                                           const AttentionHead<Real>& head, const SoftmaxHeadGradients<Real>& out, int d,
                                           int length) {
-    for (int first = 0; first < length; first += tile_rows) {
-        const int m = first + tile_rows < length ? tile_rows : length - first;
+    for (int first = 0; first < length; first += softmax_tile_keys) {
+        const int m = first + softmax_tile_keys < length ? softmax_tile_keys : length - first;
         tile::for_each(team, m, [=](int i) {
             const std::size_t row = static_cast<std::size_t>(first + i) * head.q_stride;
             t.output_dot[i] = tile::dot(d, out.dy + row, out.y + row);
         });
-        for (int key = 0; key < first + m; key += tile_rows)
-            backward_tile(team, t, head, out, d, first, m, key, key + tile_rows < length ? tile_rows : length - key);
+        for (int key = 0; key < first + m; key += softmax_tile_keys)
+            backward_tile(team, t, head, out, d, first, m, key,
+                          key + softmax_tile_keys < length ? softmax_tile_keys : length - key);
     }
 }
 
