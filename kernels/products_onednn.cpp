@@ -30,7 +30,12 @@ struct Products::State {
             sum.append_sum(1.0F);
             attributes.set_post_ops(sum);
         }
-        return dnnl::matmul({dnnl::matmul::desc(a, b, c), attributes, engine});
+        try {
+            return dnnl::matmul({dnnl::matmul::desc(a, b, c), attributes, engine});
+        } catch (const dnnl::error& error) {
+            if (error.status != dnnl_unimplemented) throw;
+            fail("--gemm bf16: oneDNN has no bf16 products for this processor; use --gemm f32 or auto");
+        }
     }
 
     dnnl::engine engine{dnnl::engine::kind::cpu, 0};

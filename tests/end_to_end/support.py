@@ -48,6 +48,11 @@ def command_line(name, options, ranks):
     return line
 
 
+def has_bf16_products():
+    """Whether oneDNN multiplies in bf16 here: it needs AVX-512."""
+    return "avx512bw" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
 def attempt(name, ranks=0, threads=None, cwd=None, timeout=300, **options):
     """Runs lolcats_NAME and returns the completed process, whatever became of it. ranks = 0: without mpirun."""
     environment = dict(os.environ)

@@ -162,12 +162,18 @@ class Logits(ModelTest):
             self.check(reference.logits(self.model, self.tokens), TOLERANCE, kind, **options,
                        feature_maps=self.path("maps.safetensors"))
 
+    @unittest.skipIf(support.has_bf16_products(), "this processor has bf16 products")
+    def test_sixteen_bit_products_are_refused_where_there_are_none(self):
+        self.make({}, dtype="bf16")
+        self.assert_fails(support.attempt("eval", **self.inputs, dtype="bf16", gemm="bf16", attention="teacher"),
+                          "--gemm bf16", "--gemm f32")
+
     def test_sixteen_bit_arithmetic_is_near(self):
         self.make({}, dtype="bf16")
         options = self.make_maps(reference.Form("terrace", 8))
         teacher = reference.logits(self.model, self.tokens)
         student = reference.logits(self.model, self.tokens, self.form, self.maps)
-        for gemm in ("f32", "bf16"):
+        for gemm in ("f32", "bf16") if support.has_bf16_products() else ("f32",):
             self.check(teacher, 0.03, gemm, dtype="bf16", gemm=gemm, attention="teacher")
             self.check(student, 0.03, gemm, dtype="bf16", gemm=gemm, feature_maps=self.path("maps.safetensors"),
                        **options)
