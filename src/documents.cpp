@@ -105,6 +105,7 @@ std::string completion_cases() {
 std::string manual_page(const ProgramText& program, const std::string& version, const std::string& date) {
     std::string page =
         fmt::format(".TH {} 1 {} \"lolcats\\-hpc {}\" \"LoLCATs\\-HPC\"\n", upper(program.name), date, version);
+    page += ".ad l\n"; // names of options and files are not cut, so lines cannot be made equally long
     page += fmt::format(".SH NAME\n{} \\- {}\n", program.name, roff(program.purpose));
     page += fmt::format(".SH SYNOPSIS\n\\fB{0}\\fR [\\fIOPTION\\fR[=\\fIVALUE\\fR]]...\n.br\n"
                         "\\fBmpirun\\fR \\fB\\-n\\fR \\fIRANKS\\fR \\fB{0}\\fR [\\fIOPTION\\fR[=\\fIVALUE\\fR]]...\n",

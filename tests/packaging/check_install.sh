@@ -56,7 +56,7 @@ complete_to "--lora-rank --lora-alpha --lora-dropout --lora-modules" --lora-
 complete_to "f32 bf16" --dtype ""
 complete_to "terrace" --attention = ter
 complete_to "teacher terrace sliding none" --attention =
-complete_to "--window" --shuffle --win
+complete_to "--window --window-dropout --window-dropout-kind" --shuffle --win
 complete_to "" --window ""
 touch "$prefix/model_of_mine"
 complete_to "$prefix/model_of_mine" --model "$prefix/mod"
