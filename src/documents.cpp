@@ -34,10 +34,17 @@ std::string item(const std::string& term, const std::string& meaning) {
     return fmt::format(".TP\n{}\n{}\n", term, meaning);
 }
 
+/// A list of choices may go on in the next line.
+std::string with_breaks(const std::string& list) {
+    std::string text;
+    for (const char c : list) text += c == ',' ? ",\\:" : std::string(1, c);
+    return text;
+}
+
 std::string option_item(const Setting& setting) {
     std::string term = fmt::format("\\fB{}\\fR", roff(std::string("--") + setting.name));
     const std::string type = type_name(setting);
-    if (!type.empty()) term += fmt::format("=\\fI{}\\fR", roff(type));
+    if (!type.empty()) term += fmt::format("=\\fI{}\\fR", with_breaks(roff(type)));
     std::string meaning = roff(setting.help);
     const std::string value = text_of(setting);
     if (!type.empty() && !value.empty()) meaning += fmt::format(" (default: {})", roff(value));

@@ -28,7 +28,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// Feature maps to start from: those named, else what stage 1 left; none when they are to be trained from scratch.
-std::optional<FeatureMapFiles> feature_maps(const Options& options) {
+std::optional<FeatureMapFiles> maps_to_start_from(const Options& options) {
     if (!options.feature_maps.empty()) return FeatureMapFiles(options.feature_maps);
     if (!options.init_feature_maps.empty()) return FeatureMapFiles(options.init_feature_maps);
     if (options.train_feature_maps) return std::nullopt;
@@ -78,7 +78,7 @@ std::map<std::string, std::string> content_of(const LoraRun& run, const Communic
 
 /// Collective.
 LoraRun prepare(const Options& options, const RunInput& input, const Communicator& world) {
-    auto maps = feature_maps(options);
+    auto maps = maps_to_start_from(options);
     const FeatureMapFiles* files = maps ? &*maps : nullptr;
     const auto form = student_form(options, input.config, files);
     const bool tied = are_maps_tied(options, files);

@@ -73,6 +73,7 @@ std::set<int> chosen(const Options& options, const ModelConfig& config, const Fe
 }
 
 std::set<int> of_adapter(const std::string& directory) {
+    read_adapter_config(directory); // what is wrong with it is said first
     const auto file = adapter_weights(directory);
     const auto metadata = io::SafetensorsFile(file).metadata();
     const auto found = metadata.find("softmax-layers");

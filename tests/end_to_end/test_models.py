@@ -165,7 +165,7 @@ class Logits(ModelTest):
     @unittest.skipIf(support.has_bf16_products(), "this processor has bf16 products")
     def test_sixteen_bit_products_are_refused_where_there_are_none(self):
         self.make({}, dtype="bf16")
-        self.assert_fails(support.attempt("eval", **self.inputs, dtype="bf16", gemm="bf16", attention="teacher"),
+        self.assert_fails(support.attempt("eval", **{**self.inputs, "dtype": "bf16"}, gemm="bf16", attention="teacher"),
                           "--gemm bf16", "--gemm f32")
 
     def test_sixteen_bit_arithmetic_is_near(self):
