@@ -19,8 +19,8 @@ if(LOLCATS_KERNELS_ONLY)
 endif()
 
 # Manual pages and completion, written at build time by a program that needs neither MPI nor a device.
-add_executable(write_documents tools/packaging/write_documents.cpp src/documents.cpp src/settings.cpp src/version.cpp
-  kernels/feature_maps.cpp)
+add_executable(write_documents tools/packaging/write_documents.cpp src/documents.cpp src/settings.cpp kernels/feature_maps.cpp
+  ${VERSION_SOURCE})
 target_link_libraries(write_documents PRIVATE lolcats_settings)
 if(LOLCATS_CUDA)
   target_compile_options(write_documents PRIVATE --host-only)
@@ -28,7 +28,8 @@ endif()
 string(TIMESTAMP TODAY "%Y-%m-%d" UTC) # or SOURCE_DATE_EPOCH
 set(DOCUMENTS ${CMAKE_BINARY_DIR}/documents)
 list(TRANSFORM PROGRAMS REPLACE "(.+)" "${DOCUMENTS}/\\1.1" OUTPUT_VARIABLE MANUAL_PAGES)
-add_custom_command(OUTPUT ${MANUAL_PAGES} ${DOCUMENTS}/lolcats.bash COMMAND write_documents ${DOCUMENTS} ${TODAY})
+add_custom_command(OUTPUT ${MANUAL_PAGES} ${DOCUMENTS}/lolcats.bash COMMAND write_documents ${DOCUMENTS} ${TODAY}
+  DEPENDS write_documents)
 add_custom_target(documents ALL DEPENDS ${MANUAL_PAGES} ${DOCUMENTS}/lolcats.bash)
 install(FILES ${MANUAL_PAGES} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 foreach(program IN LISTS PROGRAMS) # found by the name of the command
