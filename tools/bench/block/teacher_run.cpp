@@ -1,10 +1,9 @@
+#include "kernels/elementwise.hpp"
+#include "lolcats/error.hpp"
 #include "src/memory_plan.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "tools/bench/block/block_run.hpp"
 #include "tools/bench/block/random_weights.hpp"
-
-#include "kernels/elementwise.hpp"
-#include "lolcats/error.hpp"
 
 namespace lolcats::bench {
 
@@ -37,13 +36,9 @@ public:
     [[nodiscard]] double passes() const override { return 1; }
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
-        const TransferMemory m = transfer_memory(plan, settings_.options, settings_.layers, 1);
-        const ModelConfig& c = settings_.model;
-        const double row = 3.0 * c.hidden_size + 2.0 * (c.query_size() + c.kv_size() + c.intermediate_size) + c.heads;
-        return {{"weights", m.weights},
-                {"work", sizeof(float) * row * shape_.rows()},
-                {"products", m.products},
-                {"stream and its start", 2 * m.stream}};
+        const TeacherMemory m = teacher_memory(plan, settings_.options, settings_.layers, false);
+        return {
+            {"weights", m.weights}, {"work", m.work}, {"products", m.products}, {"stream and its start", 2 * m.stream}};
     }
 
 private:
