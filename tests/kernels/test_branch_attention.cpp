@@ -8,7 +8,7 @@
 
 #include <functional>
 
-namespace lolcats::test {
+namespace lolcats::test::test_branch_attention {
 namespace {
 
 constexpr int sinks = 3;
@@ -117,4 +117,4 @@ TEST(BranchAttention, NamesAreRead) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_branch_attention

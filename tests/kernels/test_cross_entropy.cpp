@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace lolcats::test {
+namespace lolcats::test::test_cross_entropy {
 namespace {
 
 constexpr int rows = 6;
@@ -81,4 +81,4 @@ TEST(CrossEntropy, NaNReachesTheLoss) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_cross_entropy

@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-namespace lolcats::test {
+namespace lolcats::test::test_divergence {
 namespace {
 
 constexpr int rows = 5;
@@ -86,4 +86,4 @@ TEST(Divergence, NaNReachesTheSum) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_divergence

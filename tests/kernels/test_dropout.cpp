@@ -6,7 +6,7 @@
 #include <cmath>
 #include <set>
 
-namespace lolcats::test {
+namespace lolcats::test::test_dropout {
 namespace {
 
 constexpr int rows = 300;
@@ -84,4 +84,4 @@ TEST(Dropout, HashMixesNeighbours) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_dropout

@@ -3,7 +3,7 @@
 #include "tests/support/arrays.hpp"
 #include "tests/support/compare.hpp"
 
-namespace lolcats::test {
+namespace lolcats::test::test_few_rows {
 namespace {
 
 struct Size {
@@ -97,4 +97,4 @@ TEST(FewRows, ScaleAndAddToPlainArrays) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_few_rows

@@ -10,7 +10,7 @@
 #include <string>
 #include <tuple>
 
-namespace lolcats::test {
+namespace lolcats::test::test_gemm {
 namespace {
 
 /// Whether /proc/cpuinfo lists bf16 instructions, or arrays are on a GPU: independent of what the kernels ask.
@@ -239,4 +239,4 @@ TEST(Gemm, MeasuredArithmeticIsOneThisProcessorHas) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_gemm

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace lolcats::test {
+namespace lolcats::test::test_rms_norm {
 namespace {
 
 constexpr int rows = 5;
@@ -58,4 +58,4 @@ TEST(RmsNorm, BackwardAddsTheGradient) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_rms_norm

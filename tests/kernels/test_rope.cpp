@@ -7,7 +7,7 @@
 #include <complex>
 #include <numbers>
 
-namespace lolcats::test {
+namespace lolcats::test::test_rope {
 namespace {
 
 ModelConfig config(int head_dim, double theta) {
@@ -130,4 +130,4 @@ TEST(Rope, TableOfAnyPositionsIsThatOfAllOfThem) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_rope

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace lolcats::test {
+namespace lolcats::test::test_swiglu {
 namespace {
 
 constexpr int rows = 7;
@@ -57,4 +57,4 @@ TEST(Swiglu, BackwardAgreesWithFiniteDifferences) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_swiglu

@@ -245,7 +245,12 @@ void run(dim3 blocks, dim3 threads, std::size_t shared, const std::function<void
                 blockIdx = dim3(x, y, z);
                 engine.descending = index % 2 == 1;
                 engine.late_copies = index / 2 % 2 == 0;
-                run_block();
+                try {
+                    run_block();
+                } catch (...) {
+                    engine.fibers.clear(); // ended halfway: the address sanitizer guards what is on their stacks
+                    throw;
+                }
             }
 }
 

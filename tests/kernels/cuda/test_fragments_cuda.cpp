@@ -6,7 +6,7 @@
 #include "tests/support/compare.hpp"
 #include "tests/support/random.hpp"
 
-namespace lolcats::test {
+namespace lolcats::test::test_fragments_cuda {
 namespace {
 
 using cuda::BFloat;
@@ -125,4 +125,4 @@ CUDA_TEST(AProductIsTheNextOnesOperand) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_fragments_cuda

@@ -2,7 +2,7 @@
 #include "tests/kernels/cuda/student_run.hpp"
 #include "tests/support/compare.hpp"
 
-namespace lolcats::test {
+namespace lolcats::test::test_student_attention_cuda {
 namespace {
 
 /// Weights and features are rounded to bf16, 2^-9 at most and a third of that in the root mean square, and so is the
@@ -91,4 +91,4 @@ CUDA_TEST(StudentAttentionSupports) {
 }
 
 } // namespace
-} // namespace lolcats::test
+} // namespace lolcats::test::test_student_attention_cuda
