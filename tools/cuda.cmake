@@ -30,9 +30,5 @@ if(Kokkos_VERSION VERSION_LESS 4.7.01 AND CUDAToolkit_VERSION VERSION_GREATER_EQ
 endif()
 # The driver's library is left out unless something needs it (kernels/accelerator_device.cpp): programs start on any machine.
 set(CMAKE_EXE_LINKER_FLAGS "${CMAKE_EXE_LINKER_FLAGS} -Wl,--as-needed")
-# nvcc has no use for what the host compiler precompiled, and reads Kokkos' headers several times over for each source:
-# sources of the libraries are compiled a few at once instead.
+# nvcc has no use for what the host compiler precompiled.
 set(CMAKE_DISABLE_PRECOMPILE_HEADERS ON)
-function(lolcats_compile_together target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
-endfunction()
