@@ -101,7 +101,8 @@ class Report:
         for table in rows.TABLES:
             if not self.of_table(table):
                 continue
-            lines += [f"## {TITLES[table]}", "", *self.table(table), ""]
+            share = "" if table == "recipes" else f", {rows.ABLATION_SHARE:g} of the recipes' steps"
+            lines += [f"## {TITLES[table]}{share}", "", *self.table(table), ""]
             if table == "recipes":
                 lines += self.goal()
             if table == "recipes" and self.diagnosed():

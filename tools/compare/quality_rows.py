@@ -11,6 +11,9 @@ COMMON = {"recipe": "paper", "feature-map": "hedgehog", "attention": "terrace", 
           "batch-size": 8, "micro-batch": 8, "validation": 32, "shuffle": True, "log-every": 100}
 TRANSFER = {"block-layers": 2, "steps": 600}
 ADJUST = {"steps": 300, "lr": 1e-3, "lora-rank": 8, "lora-alpha": 16}
+# Recipes have the steps that tools/quickstart.sh runs, rows of other tables half of them: enough to tell them apart, and
+# all tables take hours, not a day.
+ABLATION_SHARE = 0.5
 # Two layers that are next to each other, or all four, make up a block of the tiny teacher.
 LAYERS = 4
 BRANCHES = ("both", "window", "linear", "window+sinks")
@@ -24,12 +27,18 @@ class Row:
     form: dict = field(default_factory=dict)  # of the student: given to every stage
     transfer: dict | None = None
     adjust: dict | None = None
+    late: float | None = None  # share of a stage's steps, the last ones, on whole sequences; before, on halves
     diagnosed: bool = False  # evaluated branch by branch as well
     place: float | None = None  # on the axis of the table's plot
 
     @property
     def key(self):
         return f"{self.table}/{self.name}"
+
+    @property
+    def share(self):
+        """Of TRANSFER's and ADJUST's steps."""
+        return 1 if self.table == "recipes" else ABLATION_SHARE
 
 
 ROBUST = {"recipe": "robust"}
@@ -95,7 +104,8 @@ INGREDIENTS = (
 
 
 def ingredient_rows():
-    return [Row("ingredients", name, transfer=transfer, adjust=adjust) for name, transfer, adjust in INGREDIENTS]
+    rows = [Row("ingredients", name, transfer=transfer, adjust=adjust) for name, transfer, adjust in INGREDIENTS]
+    return [*rows, Row("ingredients", "T = 128, the last fifth T = 256, both stages", transfer={}, adjust={}, late=0.2)]
 
 
 TABLES = {"recipes": recipe_rows, "ingredients": ingredient_rows, "ablation": ablation_rows, "rank": rank_rows,

@@ -16,6 +16,7 @@ from whole_output import read_json, whole_file, write_json
 MAKE_CORPUS = ("tiny", "make_corpus.py")
 CORPORA = {
     "train": {"sequences": 1600, "length": 256, "seed": 1},
+    "halves": {"sequences": 3200, "length": 128, "seed": 1},
     "all": {"sequences": 200, "length": 256, "seed": 2},
     "far": {"sequences": 200, "length": 256, "seed": 2, "labels": "answers"},
     "near": {"sequences": 200, "length": 64, "seed": 3, "labels": "answers", "min-distance": 0},
@@ -33,7 +34,7 @@ def arguments_of(options):
 
 
 class Runs:
-    """`share` of the training steps is done, on `corpus_share` of the sequences: 1 is all of them."""
+    """`share` of a row's training steps is done, on `corpus_share` of the sequences: 1 is all of them."""
 
     def __init__(self, out, model, programs, tools, launcher, jobs, share, corpus_share):
         self.out, self.model, self.programs, self.tools = out, model, programs, tools
@@ -69,20 +70,34 @@ class Runs:
                None: {}}[stage]
         options = {"model": self.model, **rows.COMMON, "seed": seed, **own, **row.form}
         if "steps" in options:
-            options["steps"] = max(1, round(options["steps"] * self.share))
+            options["steps"] = max(1, round(options["steps"] * row.share * self.share))
         return options
 
     def transfer_of(self, row, seed):
-        options = self.options(row, seed, "transfer")
-        return self.out / f"seed_{seed}" / f"transfer_{digest(options)}", options
+        """Runs of stage 1, one after the other: (directory, options)."""
+        return self.in_parts(row, seed, "transfer", self.options(row, seed, "transfer"),
+                             lambda before: {"init-feature-maps": str(before / "transfer")})
 
     def adjust_of(self, row, seed):
         options = self.options(row, seed, "adjust")
         if row.transfer is None:
             options["train-feature-maps"] = True
         else:
-            options["feature-maps"] = str(self.transfer_of(row, seed)[0] / "transfer")
-        return self.out / f"seed_{seed}" / f"adjust_{digest(options)}", options
+            options["feature-maps"] = str(self.transfer_of(row, seed)[-1][0] / "transfer")
+        return self.in_parts(row, seed, "adjust", options, lambda before: {"init-adapter": str(before / "lora")})
+
+    def in_parts(self, row, seed, stage, options, go_on_from):
+        """One run, or with `late` two: as many tokens in a batch of halves as in one of whole sequences."""
+        if row.late is None:
+            return [self.named(seed, stage, options)]
+        last = max(1, round(row.late * options["steps"]))
+        first = self.named(seed, stage, {**options, "steps": max(1, options["steps"] - last),
+                                         **{name: 2 * options[name] for name in ("batch-size", "micro-batch")},
+                                         "tokens": str(self.out / "halves.h5")})
+        return [first, self.named(seed, stage, {**options, "steps": last, **go_on_from(first[0])})]
+
+    def named(self, seed, stage, options):
+        return self.out / f"seed_{seed}" / f"{stage}_{digest(options)}", options
 
     # --- Programs -----------------------------------------------------------------------------------------------
 
@@ -94,12 +109,16 @@ class Runs:
             raise ToolError(f"{' '.join(line)}: status {done.returncode}: {done.stderr.strip()[-600:]}")
         return done.stdout
 
-    def train(self, name, work, options):
+    def train(self, name, parts):
+        for work, options in parts:
+            self.train_part(name, work, options)
+
+    def train_part(self, name, work, options):
         marker = work / "finished.json"
         if marker.exists():
             return
         work.mkdir(parents=True, exist_ok=True)
-        self.program(name, {**options, "tokens": self.out / "train.h5", "work": work})
+        self.program(name, {"tokens": self.out / "train.h5", **options, "work": work})
         marker.write_text(json.dumps(options, default=str) + "\n", encoding="utf-8")
         print(f"{work.relative_to(self.out)}", file=sys.stderr, flush=True)
 
@@ -107,9 +126,9 @@ class Runs:
         options = {key: value for key, value in self.options(row, seed, None).items()
                    if key not in ("batch-size", "validation", "shuffle")}
         if row.transfer is not None:
-            options["feature-maps"] = str(self.transfer_of(row, seed)[0] / "transfer")
+            options["feature-maps"] = str(self.transfer_of(row, seed)[-1][0] / "transfer")
         if row.adjust is not None:
-            work, adjusted = self.adjust_of(row, seed)
+            work, adjusted = self.adjust_of(row, seed)[-1]
             options["adapter"] = str(work / "lora")
             if (work / "lora" / "feature_maps.safetensors").exists() or adjusted.get("train-feature-maps"):
                 options["feature-maps"] = str(work / "lora" / "feature_maps.safetensors")
@@ -146,15 +165,18 @@ class Runs:
         with ThreadPoolExecutor(self.jobs) as pool:
             return list(pool.map(work, items))
 
+    def train_all(self, name, chains):
+        """Runs that several rows share are done once."""
+        once = {str(parts[-1][0]): parts for parts in chains}
+        self.each(lambda parts: self.train(name, parts), once.values())
+
     def run(self, wanted, seeds):
         """{row key: {seed: measurements}}"""
         self.claim()
         self.make_corpora()
         pairs = [(row, seed) for seed in seeds for row in wanted]
-        transfers = dict(self.transfer_of(*pair) for pair in pairs if pair[0].transfer is not None)
-        self.each(lambda item: self.train("convert", *item), transfers.items())
-        adjusts = dict(self.adjust_of(*pair) for pair in pairs if pair[0].adjust is not None)
-        self.each(lambda item: self.train("lora", *item), adjusts.items())
+        self.train_all("convert", [self.transfer_of(*pair) for pair in pairs if pair[0].transfer is not None])
+        self.train_all("lora", [self.adjust_of(*pair) for pair in pairs if pair[0].adjust is not None])
         results = {}
         for (row, seed), result in zip(pairs, self.each(lambda pair: self.measure(*pair), pairs)):
             results.setdefault(row.key, {})[seed] = result
