@@ -4,12 +4,14 @@
 import gzip
 import hashlib
 import json
-import resource
+import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 
-from tool_support import ToolTest, main, needs, run_here, run_tool, support, write_tokenizer
+from tool_support import ToolTest, command_line, main, needs, run_here, run_tool, support, write_tokenizer
 
 BOS, EOS, UNKNOWN, IGNORED = 1, 2, 3, -100
 
@@ -125,16 +127,23 @@ class Text(Tokenize):
         identity = json.loads(self.attributes()["tokenizer"])
         self.assertEqual((identity["vocab_size"], identity["bos"], identity["eos"]), (256, BOS, EOS))
 
+    def peak_bytes(self, *arguments, **options):
+        """Of that process alone: getrusage() has the largest of all that ended before."""
+        line = [sys.executable, *command_line("tokenize/lolcats_tokenize", arguments, options)]
+        process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        return usage.ru_maxrss * 1024
+
     def test_memory_does_not_grow_with_the_corpus(self):
         peaks = []
         for count in (1, 20):
             name = f"{count}.jsonl"
             line = json.dumps({"text": words(self.rng.integers(4, 256, 2000))}) + "\n"
             self.path(name).write_text(line * 100 * count)
-            self.run_tool("tokenize/lolcats_tokenize", "text", self.path(name), tokenizer=self.path("tokenizer"),
-                          out=self.path(f"{count}.h5"), processes=1, length=512)
-            # The largest of all processes so far: a smaller one would hide behind those before it.
-            peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+            peaks.append(self.peak_bytes("text", self.path(name), tokenizer=self.path("tokenizer"),
+                                         out=self.path(f"{count}.h5"), processes=1, length=512))
         size = self.path("20.jsonl").stat().st_size
         print(f"\npeaks {[round(peak / 1e6) for peak in peaks]} MB, corpus {size / 1e6:.0f} MB")
         self.assertLess(peaks[1] - peaks[0], size / 2)
