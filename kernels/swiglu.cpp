@@ -6,13 +6,14 @@
 namespace lolcats {
 
 template <class Real>
-void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up) {
+void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up, const Matrix<Real>& out) {
     const int width = static_cast<int>(gate.extent(1));
     for_each_row(
         "swiglu", gate.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* g = &gate(row, 0);
-            Real* u = &up(row, 0);
-            team.for_each(width, [=](int j) { u[j] *= g[j] / (Real(1) + exponential(-g[j])); });
+            const Real* u = &up(row, 0);
+            Real* y = &out(row, 0);
+            team.for_each(width, [=](int j) { y[j] = u[j] * (g[j] / (Real(1) + exponential(-g[j]))); });
         });
 }
 
@@ -33,8 +34,8 @@ void swiglu_backward(const Matrix<Real>& dy, const Matrix<Real>& gate, const Mat
         });
 }
 
-template void swiglu<float>(const Matrix<float>&, const Matrix<float>&);
-template void swiglu<double>(const Matrix<double>&, const Matrix<double>&);
+template void swiglu<float>(const Matrix<float>&, const Matrix<float>&, const Matrix<float>&);
+template void swiglu<double>(const Matrix<double>&, const Matrix<double>&, const Matrix<double>&);
 template void swiglu_backward<float>(const Matrix<float>&, const Matrix<float>&, const Matrix<float>&);
 template void swiglu_backward<double>(const Matrix<double>&, const Matrix<double>&, const Matrix<double>&);
 

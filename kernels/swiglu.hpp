@@ -4,9 +4,9 @@
 
 namespace lolcats {
 
-/// up[n, F] becomes silu(gate) * up.
+/// out[n, F] = silu(gate) * up; it may be up itself.
 template <class Real>
-void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up);
+void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up, const Matrix<Real>& out);
 
 /// Given dy[n, F], gate and up become the gradients of themselves.
 template <class Real>

@@ -3,6 +3,7 @@
 #include "src/work_sizes.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace lolcats {
 
@@ -36,6 +37,11 @@ double activations(const ModelConfig& m, double n) {
     return n * (3.0 * m.hidden_size + 2.0 * m.query_size() + 2.0 * m.kv_size() + m.heads + 2.0 * m.intermediate_size);
 }
 
+/// Elements of them that outlast a forward pass where they are kept: what goes into the MLP does not.
+double kept_activations(const ModelConfig& m, double n) {
+    return activations(m, n) - n * m.hidden_size;
+}
+
 /// A bf16 weight widened to f32, or activations rounded to bf16.
 double product_bytes(const ModelConfig& m, const Options& options, double n) {
     const double widest = std::max(m.intermediate_size, m.query_size());
@@ -66,7 +72,14 @@ TransferMemory transfer_memory(const Plan& plan, const Options& options, int lay
             .stream = stream_bytes(plan, options)};
 }
 
-LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int micro_batches_in_flight) {
+int layers_kept(const Plan& plan, const Options& options, int layers, int in_flight) {
+    const double each = in_flight * kept_activations(plan.model, rows(plan, options)) * work_bytes;
+    // With one micro-batch in flight, the last layer's are still there when its backward pass begins.
+    const int useful = in_flight > 1 ? layers : std::max(0, layers - 1);
+    return static_cast<int>(std::min<double>(useful, std::floor(options.activation_memory / each)));
+}
+
+LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight) {
     const ModelConfig& m = plan.model;
     const double n = rows(plan, options);
     const double maps = layer_map_parameters(m, options);
@@ -83,7 +96,8 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
             .trained = adapter * trained_bytes(options) + (options.train_feature_maps ? students : 0),
             .work = (activations(m, n) + gradients + low_rank) * work_bytes,
             .products = product_bytes(m, options, n),
-            .kept = micro_batches_in_flight * (layers + 1.0) * stream_bytes(plan, options)};
+            .kept = in_flight * ((layers + 1.0) * stream_bytes(plan, options) +
+                                 layers_kept(plan, options, layers, in_flight) * kept_activations(m, n) * work_bytes)};
 }
 
 double head_memory(const Plan& plan, const Options& options) {
@@ -98,16 +112,14 @@ double link_memory(const Plan& plan, const Options& options) {
 }
 
 double lora_stage_memory(const Plan& plan, const Options& options, const LoraStage& part) {
-    const auto [layers, stage, stages, micro_batches] = part;
-    const int in_flight = std::min(stages - stage, micro_batches);
-    const bool is_last = stage + 1 == stages;
+    const bool is_last = part.stage + 1 == part.stages;
     // The teacher, whose logits the model is held to, goes beside it and on with it.
     const bool distils = options.kl_factor > 0;
-    const double links = (stage > 0 ? 1 : 0) + (is_last ? 0 : distils ? 2 : 1);
+    const double links = (part.stage > 0 ? 1 : 0) + (is_last ? 0 : distils ? 2 : 1);
     const double beside =
         distils ? activations(plan.model, rows(plan, options)) * work_bytes + stream_bytes(plan, options) : 0;
-    return lora_memory(plan, options, layers, in_flight).total() + links * link_memory(plan, options) + beside +
-           (is_last ? head_memory(plan, options) : 0);
+    return lora_memory(plan, options, part.layers, part.in_flight()).total() + links * link_memory(plan, options) +
+           beside + (is_last ? head_memory(plan, options) : 0);
 }
 
 } // namespace lolcats

@@ -3,6 +3,8 @@
 /// tables, losses.
 #include "lolcats/plan.hpp"
 
+#include <algorithm>
+
 namespace lolcats {
 
 /// Stage 0.
@@ -38,12 +40,17 @@ struct LoraMemory {
     double trained;  ///< the adapter (and the students), its gradients and moments, and the best so far
     double work;     ///< activations of one layer and their gradients
     double products; ///< what matrix products keep beside their operands
-    double kept;     ///< what entered each layer, of the micro-batches between forward and backward pass
+    double kept;     ///< what entered each layer, and the activations kept, of the micro-batches between both passes
 
     [[nodiscard]] double total() const { return weights + trained + work + products + kept; }
 };
 
-LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int micro_batches_in_flight);
+/// `in_flight`: micro-batches between forward and backward pass.
+LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight);
+
+/// Of so many `layers`, the activations are kept from the forward to the backward pass and not recomputed: as many as
+/// take at most options.activation_memory for all micro-batches in flight.
+int layers_kept(const Plan& plan, const Options& options, int layers, int in_flight);
 
 /// The LM head on the last stage of LoRA or evaluation.
 double head_memory(const Plan& plan, const Options& options);
@@ -57,6 +64,9 @@ struct LoraStage {
     int stage;
     int stages;
     int micro_batches; ///< of a batch, that go through it
+
+    /// Micro-batches between forward and backward pass, at most (1F1B).
+    [[nodiscard]] int in_flight() const { return std::min(stages - stage, micro_batches); }
 };
 
 /// Its layers, the links to its neighbours, and the head on the last one.

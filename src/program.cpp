@@ -246,7 +246,7 @@ nlohmann::ordered_json run_deck(const Options& options, const std::string& progr
     // their directory, and however often they were stopped.
     for (const char* name :
          {"work", "dump-gradients", "save-logits", "done-file", "checkpoint-every", "keep-checkpoints", "wall-time",
-          "fresh", "verify", "take-over", "stale-after", "communication-timeout", "weights"})
+          "fresh", "verify", "take-over", "stale-after", "communication-timeout", "weights", "activation-memory"})
         deck["options"].erase(name);
     return deck;
 }

@@ -118,6 +118,12 @@ std::vector<Setting> training_settings(Options& o) {
     return {
         {"batch-size", &o.batch_size, training, "sequences in an optimiser step, or prompts at once", {}, any_size},
         {"micro-batch", &o.micro_batch, training, "sequences computed at once", {}, any_size},
+        {"activation-memory",
+         &o.activation_memory,
+         training,
+         "bytes a rank may keep layers' activations in until LoRA's backward pass; the others' are recomputed",
+         {},
+         not_negative},
         {"steps", &o.steps, training, "optimiser steps; 0: epochs over the data", {}, any_count},
         {"epochs", &o.epochs, training, "passes over the data if steps is 0", {}, any_size},
         {"lr", &o.lr, training, "learning rate; 0: 1e-2 for attention transfer, 1e-4 for LoRA", {}, not_negative},

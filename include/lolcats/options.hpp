@@ -53,9 +53,10 @@ struct Options {
     bool shuffle = false; ///< new order every epoch, from the seed
 
     // Training
-    int batch_size = 8;  ///< sequences in an optimiser step; prompts generated from at once
-    int micro_batch = 1; ///< sequences computed at once
-    int steps = 0;       ///< optimiser steps; 0: epochs over the data
+    int batch_size = 8;             ///< sequences in an optimiser step; prompts generated from at once
+    int micro_batch = 1;            ///< sequences computed at once
+    double activation_memory = 1e9; ///< bytes of activations that a rank keeps for LoRA's backward pass
+    int steps = 0;                  ///< optimiser steps; 0: epochs over the data
     int epochs = 1;
     double lr = 0; ///< 0: 1e-2 for attention transfer, 1e-4 for LoRA
     double min_lr = 1e-5;

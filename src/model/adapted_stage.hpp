@@ -1,7 +1,7 @@
 #pragma once
-/// Training through consecutive adapted layers: the forward pass keeps what entered each layer, and the backward pass
-/// recomputes the rest from it, but for the last layer's where nothing came between. Several micro-batches may be
-/// between the two.
+/// Training through consecutive adapted layers: the forward pass keeps what entered each layer, and of the first
+/// `layers_kept` the activations. The backward pass recomputes those of the others, but for the last layer's where
+/// nothing came between. Several micro-batches may be between the two.
 #include "src/model/decoder_layer.hpp"
 
 #include <vector>
@@ -12,14 +12,14 @@ class AdaptedStage {
 public:
     /// A micro-batch between its forward and its backward pass.
     struct InFlight {
-        std::vector<Matrix<float>> inputs; ///< [n, D] entering each layer
-        Matrix<float> gradient;            ///< [n, D], gradient of what left the last layer
+        std::vector<LayerRecord<float>> layers;
+        Matrix<float> gradient; ///< [n, D], gradient of what left the last layer
     };
 
     /// The decoder, and the weights and adapted layers, one each a layer, are referred to.
     AdaptedStage(AdaptedDecoder<float>& decoder, const std::vector<LayerWeights<float>>& weights,
-                 const std::vector<AdaptedLayer<float>>& layers)
-        : decoder_(decoder), weights_(weights), layers_(layers) {}
+                 const std::vector<AdaptedLayer<float>>& layers, int layers_kept)
+        : decoder_(decoder), weights_(weights), layers_(layers), layers_kept_(layers_kept) {}
 
     /// Arrays for micro-batches of `rows` rows of width D; those given back are used again.
     InFlight take(std::size_t rows, std::size_t width);
@@ -36,6 +36,7 @@ private:
     AdaptedDecoder<float>& decoder_;
     const std::vector<LayerWeights<float>>& weights_;
     const std::vector<AdaptedLayer<float>>& layers_;
+    std::size_t layers_kept_;
     std::vector<InFlight> free_;
 };
 

@@ -103,7 +103,7 @@ void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& w
     Kokkos::deep_copy(Execution(), act.middle, x);
     context.gemm.linear(act.y, weights.o, act.middle, true);
     mlp_forward(context, weights, act);
-    swiglu(act.gate, act.up);
+    swiglu(act.gate, act.up, act.up);
     Kokkos::deep_copy(Execution(), x, act.middle);
     context.gemm.linear(act.up, weights.down, x, true);
 }
@@ -183,19 +183,45 @@ void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const Laye
 template <class Real>
 void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                    const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                                   const Matrix<Real>& x, const Matrix<Real>& entered) {
+                                   const Matrix<Real>& x) {
     const auto act = for_shape(activations_, shape);
+    held_ = nullptr;
     run_to_middle(shape, weights, layer, streams, x, act);
-    auto gated = act.up;
-    held_ = entered.data();
-    if (held_ != nullptr) { // up is needed once more
-        allocate_gradients();
-        gated = first_rows(gradients_.wide, shape.rows());
-        Kokkos::deep_copy(Execution(), gated, act.up);
-    }
-    swiglu(act.gate, gated);
+    leave(weights, act, act.up, x);
+}
+
+template <class Real>
+void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeights<Real>& weights,
+                                   const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
+                                   const Matrix<Real>& x, const LayerRecord<Real>& record) {
+    allocate_gradients();
+    Kokkos::deep_copy(Execution(), first_rows(record.entered, shape.rows()), x);
+    if (!record.keeps_activations()) held_ = record.entered.data();
+    const auto act = activations_of(shape, record);
+    run_to_middle(shape, weights, layer, streams, x, act);
+    leave(weights, act, first_rows(gradients_.wide, shape.rows()), x); // the backward pass reads up
+}
+
+/// x becomes the residual stream that leaves the layer; `gated` may be act.up.
+template <class Real>
+void AdaptedDecoder<Real>::leave(const LayerWeights<Real>& weights, const LayerActivations<Real>& act,
+                                 const Matrix<Real>& gated, const Matrix<Real>& x) {
+    swiglu(act.gate, act.up, gated);
     Kokkos::deep_copy(Execution(), x, act.middle);
     context_.gemm.linear(gated, weights.down, x, true);
+}
+
+template <class Real>
+LayerActivations<Real> AdaptedDecoder<Real>::activations_of(const AttentionShape& shape,
+                                                            const LayerRecord<Real>& record) const {
+    return for_shape(record.keeps_activations() ? record.kept : activations_, shape);
+}
+
+template <class Real>
+LayerActivations<Real> AdaptedDecoder<Real>::activations_to_keep() const {
+    LayerActivations<Real> kept(context_.config, largest_);
+    kept.mlp_normed = activations_.mlp_normed; // nothing in the MLP is trained
+    return kept;
 }
 
 template <class Real>
@@ -260,11 +286,13 @@ void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const
 template <class Real>
 void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                     const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                                    const Matrix<Real>& x, const Matrix<Real>& dx) {
-    allocate_gradients();
-    const auto act = for_shape(activations_, shape);
-    if (x.data() != held_) run_to_middle(shape, weights, layer, streams, x, act);
-    held_ = nullptr;
+                                    const LayerRecord<Real>& record, const Matrix<Real>& dx) {
+    const Matrix<Real> x = first_rows(record.entered, shape.rows());
+    const auto act = activations_of(shape, record);
+    if (!record.keeps_activations()) {
+        if (held_ != x.data()) run_to_middle(shape, weights, layer, streams, x, act);
+        held_ = nullptr;
+    }
     mlp_backward(weights, act, dx);
     attention_backward(shape, weights, layer, streams, act);
     const int n = shape.rows();

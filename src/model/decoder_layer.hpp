@@ -36,6 +36,15 @@ struct MassSum {
     double queries = 0;
 };
 
+/// What a layer's backward pass takes from its forward pass.
+template <class Real>
+struct LayerRecord {
+    Matrix<Real> entered;        ///< [n, D], the residual stream before the layer
+    LayerActivations<Real> kept; ///< empty: recomputed, unless no other layer passed since
+
+    [[nodiscard]] bool keeps_activations() const { return kept.q.extent(0) > 0; }
+};
+
 /// Scratch of the adapted layer's backward pass, n rows.
 template <class Real>
 struct LayerGradients {
@@ -73,15 +82,20 @@ public:
     AdaptedDecoder(const LayerContext<Real>& context, const AttentionShape& largest, const StudentForm& form,
                    const LoraForm& lora);
 
-    /// x[n, D] passes through the layer. Where `entered`, a copy of x, is given, the activations are held for the
-    /// backward pass from it, until another layer passes.
+    /// x[n, D] passes through the layer.
     void forward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
-                 const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& entered = {});
+                 const DropoutStreams& streams, const Matrix<Real>& x);
+    /// The same, with a backward pass to follow from the record.
+    void forward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
+                 const DropoutStreams& streams, const Matrix<Real>& x, const LayerRecord<Real>& record);
 
-    /// Recomputes the layer from the x[n, D] that entered it, unless its activations are held, turns dx[n, D], the
-    /// gradient of what left it, into that of x, and adds to the gradients the layer keeps.
+    /// Recomputes the layer from what entered it, unless its activations are still there, turns dx[n, D], the gradient
+    /// of what left it, into that of what entered, and adds to the gradients the layer keeps. Overwrites the record.
     void backward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
-                  const DropoutStreams& streams, const Matrix<Real>& x, const Matrix<Real>& dx);
+                  const DropoutStreams& streams, const LayerRecord<Real>& record, const Matrix<Real>& dx);
+
+    /// For a record of the largest shape: what no backward pass reads is shared with all others.
+    [[nodiscard]] LayerActivations<Real> activations_to_keep() const;
 
     /// What the students compute with from now on: near keys and window may differ from those they were made with.
     void set_form(const StudentForm& form) { form_ = form; }
@@ -96,6 +110,10 @@ private:
                         const LayerActivations<Real>& act);
     void run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
                        const DropoutStreams& streams, const Matrix<Real>& x, const LayerActivations<Real>& act);
+    [[nodiscard]] LayerActivations<Real> activations_of(const AttentionShape& shape,
+                                                        const LayerRecord<Real>& record) const;
+    void leave(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& gated,
+               const Matrix<Real>& x);
     void allocate_gradients();
     void mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& dx);
     void attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
@@ -109,7 +127,7 @@ private:
     LoraForm lora_;
     LayerActivations<Real> activations_;
     LayerGradients<Real> gradients_; ///< allocated when first needed
-    const Real* held_ = nullptr;     ///< what entered the layer whose activations are held
+    const Real* held_ = nullptr;     ///< what entered the layer whose activations activations_ has
     LoraScratch<Real> lora_scratch_;
     AttentionShape largest_;
     std::optional<BranchChoice> choice_;

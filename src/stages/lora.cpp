@@ -125,14 +125,24 @@ bool is_finished(const LoraRun& run, const Communicator& world) {
     return finished != 0;
 }
 
+/// This rank's part of the pipeline.
+LoraStage part_of_pipeline(const LoraRun& run, const Mesh& mesh) {
+    const Range blocks = blocks_of_stage(run.input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
+    const auto batch = share(run.options.batch_size, mesh.data_ranks, mesh.replica).size();
+    const int micro_batches = (batch + run.options.micro_batch - 1) / run.options.micro_batch;
+    return {run.input.layout.layers_of(blocks).size(), mesh.stage, mesh.pipeline_ranks, micro_batches};
+}
+
 class LoraTraining {
 public:
     LoraTraining(const LoraRun& run, const Communicator& world, const Mesh& mesh, Interrupt& interrupt)
         : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh),
           batches_(options_, input_.tokens.sequences()), window_dropout_(options_, batches_.steps()),
-          progress_(options_, 1e-4),
+          progress_(options_, 1e-4), part_(part_of_pipeline(run, mesh)),
+          plan_(input_, options_, run.arithmetic, world.size()),
           stage_(options_, input_, mesh, run.arithmetic,
-                 {run.form, run.adapter, options_.train_feature_maps, run.tied, options_.kl_factor, run.softmax_layers},
+                 {run.form, run.adapter, options_.train_feature_maps, run.tied, options_.kl_factor, run.softmax_layers,
+                  layers_kept(plan_.plan, plan_.options, part_.layers, part_.in_flight())},
                  Flow::both),
           checkpoints_(options_, {lora_directory(options_) / "state", run.identity, input_.layout, mesh.replica == 0},
                        world, interrupt) {
@@ -153,23 +163,13 @@ public:
             batches_, stage_.trained(), [&](int step) { train_step(step); }, [&](int step) { return evaluate(step); },
             [&] { return checkpoints_.go_on(stage_.trained(), progress_, log_ ? &*log_ : nullptr); });
         if (!finished) return false;
-        arrays_.finish(world_, array_bytes());
+        arrays_.finish(world_, lora_stage_memory(plan_.plan, plan_.options, part_));
         write();
         if (world_.rank() == 0) checkpoints_.finish();
         return true;
     }
 
 private:
-    /// Of this rank, as foretold.
-    [[nodiscard]] double array_bytes() const {
-        const RunPlan plan(input_, options_, run_.arithmetic, world_.size());
-        const Range blocks = blocks_of_stage(input_.layout.blocks, mesh_.pipeline_ranks, mesh_.stage);
-        const int layers = input_.layout.layers_of(blocks).size();
-        const auto batch = share(options_.batch_size, mesh_.data_ranks, mesh_.replica).size();
-        const int micro_batches = (batch + options_.micro_batch - 1) / options_.micro_batch;
-        return lora_stage_memory(plan.plan, plan.options, {layers, mesh_.stage, mesh_.pipeline_ranks, micro_batches});
-    }
-
     void prepare_parameters() {
         stage_.allocate_parameters();
         stage_.students().initialize(options_.feature_map_init, options_.seed);
@@ -304,6 +304,8 @@ private:
     Batches batches_;
     WindowDropout window_dropout_;
     Progress progress_;
+    const LoraStage part_;
+    const RunPlan plan_;
     ModelStage stage_;
     Checkpoints checkpoints_;
     std::optional<MetricsLog> log_;

@@ -58,7 +58,7 @@ void ModelStage::bind_parameters() {
         if (adaptation_.train_students) adapted.student_gradients = students_->gradients(layer);
         if (adapter_) adapted.lora = adapter_->layer(layer);
     }
-    training_.emplace(*decoder_, weights_, adapted_);
+    training_.emplace(*decoder_, weights_, adapted_, adaptation_.layers_kept);
 }
 
 Matrix<float> ModelStage::receive_input(const Sequences& sequences) {

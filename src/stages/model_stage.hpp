@@ -25,6 +25,7 @@ struct Adaptation {
     bool tied = false;
     double kl_factor = 0;         ///< above 0 the teacher runs beside the model in training
     std::set<int> softmax_layers; ///< that keep the teacher's attention
+    int layers_kept = 0;          ///< of this rank, whose activations outlast the forward pass in training
 };
 
 class ModelStage {

@@ -20,8 +20,8 @@ std::vector<double> naive(const std::vector<double>& gate, const std::vector<dou
 
 template <class Real>
 std::vector<double> forward(const std::vector<double>& gate, const std::vector<double>& up) {
-    const auto y = matrix<Real>(rows, width, up);
-    swiglu(matrix<Real>(rows, width, gate), y);
+    const Matrix<Real> y("y", rows, width);
+    swiglu(matrix<Real>(rows, width, gate), matrix<Real>(rows, width, up), y);
     return values(y);
 }
 
@@ -30,6 +30,14 @@ TEST(Swiglu, ForwardAgreesWithNaive) {
     const auto up = random_values(rows * width, 2);
     EXPECT_TRUE(close(forward<float>(gate, up), naive(gate, up), 1e-6));
     EXPECT_TRUE(close(forward<double>(gate, up), naive(gate, up), 1e-14));
+}
+
+TEST(Swiglu, MayTakeThePlaceOfUp) {
+    const auto gate = random_values(rows * width, 1, 3);
+    const auto up = random_values(rows * width, 2);
+    const auto y = matrix<float>(rows, width, up);
+    swiglu(matrix<float>(rows, width, gate), y, y);
+    EXPECT_EQ(values(y), forward<float>(gate, up));
 }
 
 TEST(Swiglu, ExtremeGatesStayFinite) {

@@ -28,6 +28,22 @@ TEST(MemoryPlanTest, NineLayersOf405BFitIn80GB) {
     EXPECT_LT(lora.total(), 72e9);
 }
 
+TEST(MemoryPlanTest, ActivationsAreKeptWithinWhatTheyMayTake) {
+    Options options;
+    const Plan plan = nine_layers_of_405b(options);
+    const double kept = 4 * 1024 * (2.0 * 16384 + 2 * 16384 + 2 * 1024 + 128 + 2 * 53248); // of a layer and micro-batch
+    options.activation_memory = 2 * kept * 14;
+    EXPECT_EQ(layers_kept(plan, options, 9, 14), 2);
+    EXPECT_EQ(lora_memory(plan, options, 9, 14).kept, 14 * (10 * 1024.0 * 16384 * 4 + 2 * kept));
+    options.activation_memory = 2 * kept * 14 - 1;
+    EXPECT_EQ(layers_kept(plan, options, 9, 14), 1);
+    options.activation_memory = 1e15;
+    EXPECT_EQ(layers_kept(plan, options, 9, 14), 9);
+    EXPECT_EQ(layers_kept(plan, options, 9, 1), 8) << "the last layer's are there without";
+    options.activation_memory = 0;
+    EXPECT_EQ(layers_kept(plan, options, 9, 14), 0);
+}
+
 TEST(MemoryPlanTest, BlocksHaveWorkArraysOfTheirOwn) {
     Options options;
     const Plan plan = nine_layers_of_405b(options);

@@ -114,7 +114,7 @@ void gated_unit(benchmark::State& state) {
     const auto gate = random("gate", n, layer().intermediate_size);
     const auto up = random("up", n, layer().intermediate_size, 1e-3);
     const auto size = static_cast<double>(up.size());
-    time_kernel(state, 4 * size, 3 * f32 * size, [&] { swiglu(gate, up); });
+    time_kernel(state, 4 * size, 3 * f32 * size, [&] { swiglu(gate, up, up); });
 }
 
 void optimizer(benchmark::State& state) {

@@ -25,7 +25,8 @@ public:
           rope_(s.model, s.length()), weights_(random_layers(s.model, s.layers)),
           students_(s.model, form_, {0, s.layers}, false, frozen_),
           adapter_(s.model, adapter_config_, {0, s.layers}, trained_),
-          decoder_({s.model, rope_, gemm_}, shape_, form_, adapter_config_.form), stage_(decoder_, weights_, adapted_),
+          decoder_({s.model, rope_, gemm_}, shape_, form_, adapter_config_.form),
+          stage_(decoder_, weights_, adapted_, s.layers_kept()),
           input_(uninitialized("input"), shape_.rows(), s.model.hidden_size),
           gradient_(uninitialized("gradient"), shape_.rows(), s.model.hidden_size),
           x_(uninitialized("residual"), shape_.rows(), s.model.hidden_size) {
@@ -67,13 +68,12 @@ public:
     [[nodiscard]] double passes() const override { return 3; }
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
-        const int in_flight = std::min(settings_.stages(), settings_.micro_batches());
-        const LoraMemory m = lora_memory(plan, settings_.options, settings_.layers, in_flight);
+        const LoraMemory m = lora_memory(plan, settings_.options, settings_.layers, settings_.in_flight());
         return {{"weights, students", m.weights},
                 {"adapter", m.trained},
                 {"work", m.work},
                 {"products", m.products},
-                {"kept inputs", m.kept},
+                {"kept for the backward pass", m.kept},
                 {"starts of both passes", 2.0 * sizeof(float) * static_cast<double>(input_.size())}};
     }
 

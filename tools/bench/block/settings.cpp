@@ -1,6 +1,7 @@
 #include "tools/bench/block/settings.hpp"
 
 #include "lolcats/error.hpp"
+#include "src/memory_plan.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -77,6 +78,9 @@ void declare(CLI::App& app, Settings& s) {
         ->check(CLI::NonNegativeNumber);
     app.add_option("--batch-size", s.options.batch_size, "sequences in an optimiser step")->check(positive);
     app.add_option("--micro-batch", s.options.micro_batch, "sequences computed at once")->check(positive);
+    app.add_option("--activation-memory", s.options.activation_memory,
+                   "bytes that activations are kept in until LoRA's backward pass; the others are recomputed")
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--lora-rank", s.options.lora_rank, "r")->check(positive);
     app.add_option("--lora-dropout", s.options.lora_dropout, "dropout of the adapters' input")
         ->check(CLI::Range(0., .99));
@@ -99,6 +103,10 @@ void check(const Settings& s) {
 }
 
 } // namespace
+
+int Settings::layers_kept() const {
+    return lolcats::layers_kept(make_plan(model, options), options, layers, in_flight());
+}
 
 bool read_settings(int argc, char** argv, Settings& settings, std::string& text) {
     // The preset comes first, whatever the order on the command line.

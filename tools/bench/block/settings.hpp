@@ -3,6 +3,7 @@
 #include "lolcats/model_config.hpp"
 #include "lolcats/options.hpp"
 
+#include <algorithm>
 #include <string>
 
 namespace lolcats::bench {
@@ -23,6 +24,10 @@ struct Settings {
     [[nodiscard]] int micro_batches() const {
         return (options.batch_size + options.micro_batch - 1) / options.micro_batch;
     }
+    /// LoRA's micro-batches between forward and backward pass, in the first stage of the pipeline.
+    [[nodiscard]] int in_flight() const { return std::min(stages(), micro_batches()); }
+    /// Layers whose activations LoRA does not recompute.
+    [[nodiscard]] int layers_kept() const;
 };
 
 /// Reads the command line. False if `text` (help) is all that is wanted. Throws Error for settings that make no run.
