@@ -55,7 +55,7 @@ class BlockBenchmark(support.TestCase):
         self.assert_memory_is_foretold(figures)
 
     def test_low_rank_stage(self):
-        figures = self.measure(stage="lora", **{"lora-dropout": 0.5})
+        figures = self.measure(stage="lora", **{"lora-dropout": 0.5, "activation-memory": 0})
         self.assertEqual(figures["plan_flops_per_token"], 3 * per_token(2))
         # The down projection is not recomputed.
         self.assertEqual(figures["product_flops_per_token"], 3 * per_token(2) - 2 * 2 * 256 * 512)
@@ -66,11 +66,18 @@ class BlockBenchmark(support.TestCase):
         self.assert_memory_is_foretold(figures)
 
     def test_last_layer_is_not_recomputed_where_no_stage_follows(self):
-        figures = self.measure(stage="lora", **{"model-layers": 2})
+        figures = self.measure(stage="lora", **{"model-layers": 2, "activation-memory": 0})
         down, one_layer = 2 * 256 * 512, per_token(1)
         self.assertEqual(figures["product_flops_per_token"], 3 * per_token(2) - 2 * down - (one_layer - down))
         self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * (2 * (7 + 7) + 6))
         self.assertEqual(figures["kernels"]["student_attention"]["calls"], 2 * (2 + 1))
+        self.assert_memory_is_foretold(figures)
+
+    def test_kept_layers_are_not_recomputed(self):
+        figures = self.measure(stage="lora")
+        self.assertEqual(figures["product_flops_per_token"], 2 * per_token(2))
+        self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * 2 * (7 + 7))
+        self.assertEqual(figures["kernels"]["student_attention"]["calls"], 2 * 2)
         self.assert_memory_is_foretold(figures)
 
     def test_impossible_settings_are_refused(self):
