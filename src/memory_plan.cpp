@@ -42,6 +42,12 @@ double kept_activations(const ModelConfig& m, double n) {
     return activations(m, n) - n * m.hidden_size;
 }
 
+/// Of so many layers, those whose activations are overwritten before their backward pass. With one micro-batch in
+/// flight, the last layer's are still there.
+int overwritten(int layers, int in_flight) {
+    return in_flight > 1 ? layers : std::max(0, layers - 1);
+}
+
 /// A bf16 weight widened to f32, or activations rounded to bf16.
 double product_bytes(const ModelConfig& m, const Options& options, double n) {
     const double widest = std::max(m.intermediate_size, m.query_size());
@@ -74,9 +80,12 @@ TransferMemory transfer_memory(const Plan& plan, const Options& options, int lay
 
 int layers_kept(const Plan& plan, const Options& options, int layers, int in_flight) {
     const double each = in_flight * kept_activations(plan.model, rows(plan, options)) * work_bytes;
-    // With one micro-batch in flight, the last layer's are still there when its backward pass begins.
-    const int useful = in_flight > 1 ? layers : std::max(0, layers - 1);
-    return static_cast<int>(std::min<double>(useful, std::floor(options.activation_memory / each)));
+    const double fitting = std::floor(options.activation_memory / each);
+    return static_cast<int>(std::min<double>(overwritten(layers, in_flight), fitting));
+}
+
+int layers_recomputed(const Plan& plan, const Options& options, int layers, int in_flight) {
+    return overwritten(layers, in_flight) - layers_kept(plan, options, layers, in_flight);
 }
 
 LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight) {

@@ -1,6 +1,6 @@
 #pragma once
-/// Bytes of a rank's arrays, by what they hold. Every array of the rank is counted but the small ones: norms, RoPE
-/// tables, losses.
+/// Bytes of a rank's arrays, by what they hold, and what LoRA keeps within a limit to them. Every array of the rank is
+/// counted but the small ones: norms, RoPE tables, losses.
 #include "lolcats/plan.hpp"
 
 #include <algorithm>
@@ -51,6 +51,8 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
 /// Of so many `layers`, the activations are kept from the forward to the backward pass and not recomputed: as many as
 /// take at most options.activation_memory for all micro-batches in flight.
 int layers_kept(const Plan& plan, const Options& options, int layers, int in_flight);
+/// Those that are left to be recomputed.
+int layers_recomputed(const Plan& plan, const Options& options, int layers, int in_flight);
 
 /// The LM head on the last stage of LoRA or evaluation.
 double head_memory(const Plan& plan, const Options& options);

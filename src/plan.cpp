@@ -57,6 +57,13 @@ double layer_lora_parameters(const ModelConfig& m, const Options& options) {
     return options.lora_rank * sides;
 }
 
+/// A stage of the pipeline in LoRA, of those with the most layers.
+LoraStage lora_stage(const Options& options, const BlockPlan& row, int stage) {
+    const double micro_batches = std::ceil(1.0 * options.batch_size / options.micro_batch);
+    const int of_replica = static_cast<int>(std::ceil(micro_batches * row.pipeline_ranks / row.ranks));
+    return {row.layers_per_rank, stage, row.pipeline_ranks, of_replica};
+}
+
 /// Of the most loaded rank: one with the most layers, and in stage 2 the first stage, which has the most micro-batches
 /// under way, or the last, which has the head.
 std::array<double, plan_stages> memory_of(const Plan& plan, const Options& options, const BlockPlan& row) {
@@ -64,24 +71,28 @@ std::array<double, plan_stages> memory_of(const Plan& plan, const Options& optio
     const int layers = row.layers_per_rank;
     // Stage 0 does not compute the model's last block, which only a pipeline of one rank notices.
     const int computed = stages == 1 ? (row.blocks - 1) * row.block_layers : layers;
-    const double micro_batches = std::ceil(1.0 * options.batch_size / options.micro_batch);
-    const int of_replica = static_cast<int>(std::ceil(micro_batches * stages / row.ranks));
-    const auto lora = [&](int stage) { return lora_stage_memory(plan, options, {layers, stage, stages, of_replica}); };
+    const auto lora = [&](int stage) { return lora_stage_memory(plan, options, lora_stage(options, row, stage)); };
     return {teacher_memory(plan, options, computed, stages > 1).total(),
             transfer_memory(plan, options, row.block_layers, 1).total(), std::max(lora(0), lora(stages - 1))};
 }
 
+/// Forward passes' work in stage 2: forward, gradient of the activations, what the first pipeline stage recomputes, and
+/// one more where the teacher is distilled.
+double lora_passes(const Plan& plan, const Options& options, const BlockPlan& row) {
+    const LoraStage first = lora_stage(options, row, 0);
+    const double recomputed = layers_recomputed(plan, options, first.layers, first.in_flight());
+    return 2 + recomputed / first.layers + (options.kl_factor > 0 ? 1 : 0);
+}
+
 /// Fills in the hours. Stage 0 runs the teacher once over the data and writes its states, stage 1 reads them back and
-/// runs the teacher again every epoch, stage 2 is three forward passes' work (forward, recomputation, gradient of the
-/// activations), and one more where the teacher is distilled. Every stage reads the weights once.
+/// runs the teacher again every epoch, stage 2 is lora_passes(). Every stage reads the weights once.
 void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
     const double data_ranks = static_cast<double>(row.ranks) / row.pipeline_ranks;
     const double pass =
         plan.tokens * plan.flops_per_token_layer * row.layers_per_rank / (data_ranks * plan.flops) / hour;
     const double load = plan.weight_bytes / plan.bandwidth / hour;
     const double states = row.store_bytes / plan.bandwidth / hour;
-    const int passes = options.kl_factor > 0 ? 4 : 3;
-    row.compute_hours = {pass, pass * options.epochs, passes * pass * options.epochs};
+    row.compute_hours = {pass, pass * options.epochs, lora_passes(plan, options, row) * pass * options.epochs};
     row.io_hours = {load + states, load + states * options.epochs, load};
     for (int i = 0; i < plan_stages; ++i) row.hours[i] = row.compute_hours[i] + row.io_hours[i];
 }

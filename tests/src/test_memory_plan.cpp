@@ -37,11 +37,14 @@ TEST(MemoryPlanTest, ActivationsAreKeptWithinWhatTheyMayTake) {
     EXPECT_EQ(lora_memory(plan, options, 9, 14).kept, 14 * (10 * 1024.0 * 16384 * 4 + 2 * kept));
     options.activation_memory = 2 * kept * 14 - 1;
     EXPECT_EQ(layers_kept(plan, options, 9, 14), 1);
+    EXPECT_EQ(layers_recomputed(plan, options, 9, 14), 8);
     options.activation_memory = 1e15;
     EXPECT_EQ(layers_kept(plan, options, 9, 14), 9);
     EXPECT_EQ(layers_kept(plan, options, 9, 1), 8) << "the last layer's are there without";
+    EXPECT_EQ(layers_recomputed(plan, options, 9, 1), 0);
     options.activation_memory = 0;
     EXPECT_EQ(layers_kept(plan, options, 9, 14), 0);
+    EXPECT_EQ(layers_recomputed(plan, options, 9, 1), 8);
 }
 
 TEST(MemoryPlanTest, BlocksHaveWorkArraysOfTheirOwn) {

@@ -75,6 +75,8 @@ TEST(PlanTest, HoursOf405B) {
     const BlockPlan row = chosen(make_plan(model("llama-3.1-405b"), options));
     EXPECT_NEAR(row.compute_hours[0] * 60, 24, 0.5); // minutes
     EXPECT_DOUBLE_EQ(row.compute_hours[2], 3 * row.compute_hours[0]);
+    options.activation_memory = 1e12; // nothing is recomputed
+    EXPECT_DOUBLE_EQ(chosen(make_plan(model("llama-3.1-405b"), options)).compute_hours[2], 2 * row.compute_hours[0]);
     EXPECT_NEAR(row.io_hours[0] * 3600, (2 * 13 * 20e6 * 16384 + 2 * 405853388800.0) / 1e12, 1e-6);
     EXPECT_DOUBLE_EQ(row.hours[1], row.compute_hours[1] + row.io_hours[1]);
     options.plan_ranks = 28;

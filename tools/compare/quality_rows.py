@@ -11,8 +11,8 @@ COMMON = {"recipe": "paper", "feature-map": "hedgehog", "attention": "terrace", 
           "batch-size": 8, "micro-batch": 8, "validation": 32, "shuffle": True, "log-every": 100}
 TRANSFER = {"block-layers": 2, "steps": 600}
 ADJUST = {"steps": 300, "lr": 1e-3, "lora-rank": 8, "lora-alpha": 16}
-# Recipes have the steps that tools/quickstart.sh runs, rows of other tables half of them: enough to tell them apart, and
-# all tables take hours, not a day.
+# Recipes have the steps that tools/quickstart.sh runs, rows of other tables half of them: enough to tell them apart,
+# and all tables take hours, not a day.
 ABLATION_SHARE = 0.5
 # Two layers that are next to each other, or all four, make up a block of the tiny teacher.
 LAYERS = 4

@@ -184,11 +184,8 @@ Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic ar
     w.add_rows("copy", w.width(), 12);
     w.add("copy", 0, f32 * w.map_gradients());
     Works works = of_step(settings, w);
-    // With one micro-batch in flight, the last layer's backward pass comes at once and finds its activations.
-    const int found = settings.layers_kept() + (settings.in_flight() == 1 ? 1 : 0);
-    const int recomputed = settings.layers - found;
     for (const auto& [name, work] : again.works())
-        works[name] += work * (static_cast<double>(recomputed) * settings.micro_batches());
+        works[name] += work * (static_cast<double>(settings.layers_recomputed()) * settings.micro_batches());
     add_optimizer(works, parameters);
     return works;
 }

@@ -108,6 +108,10 @@ int Settings::layers_kept() const {
     return lolcats::layers_kept(make_plan(model, options), options, layers, in_flight());
 }
 
+int Settings::layers_recomputed() const {
+    return lolcats::layers_recomputed(make_plan(model, options), options, layers, in_flight());
+}
+
 bool read_settings(int argc, char** argv, Settings& settings, std::string& text) {
     // The preset comes first, whatever the order on the command line.
     for (int i = 1; i + 1 < argc; ++i)

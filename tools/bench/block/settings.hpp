@@ -26,8 +26,9 @@ struct Settings {
     }
     /// LoRA's micro-batches between forward and backward pass, in the first stage of the pipeline.
     [[nodiscard]] int in_flight() const { return std::min(stages(), micro_batches()); }
-    /// Layers whose activations LoRA does not recompute.
+    /// Layers whose activations LoRA keeps for the backward pass, and recomputes there.
     [[nodiscard]] int layers_kept() const;
+    [[nodiscard]] int layers_recomputed() const;
 };
 
 /// Reads the command line. False if `text` (help) is all that is wanted. Throws Error for settings that make no run.
