@@ -114,7 +114,7 @@ struct HeadCrossEntropy {
         tile::for_each(team, chunk.count, [=, *this](int i) {
             const int visible = visible_keys(chunk, keys, i);
             Real* row = t.teacher + i * keys.count;
-            for (int j = 0; j < visible; ++j) row[j] = exponential(row[j] - log_sum[chunk.first + i]);
+            tile::exponentials(visible, Real(1), row, log_sum[chunk.first + i], row);
         });
     }
 

@@ -45,9 +45,8 @@ template <class Real>
 LOLCATS_INLINE_FUNCTION Real shifted_exponentials(int f, Real sign, const Real* z, Real* out) {
     Real top = sign * z[0];
     LOLCATS_OMP("omp simd reduction(max : top)")
-    for (int j = 1; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
-    for (int j = 0; j < f; ++j) out[j] = exponential(sign * z[j] - top);
-    return tile::sum(f, out);
+    for (int j = 0; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
+    return tile::exponentials(f, sign, z, top, out);
 }
 
 template <class Real>

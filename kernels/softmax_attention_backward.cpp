@@ -1,5 +1,4 @@
 #include "kernels/attention_head.hpp"
-#include "kernels/exponential.hpp"
 #include "kernels/scratch.hpp"
 #include "kernels/softmax_attention.hpp"
 #include "kernels/softmax_tile.hpp"
@@ -46,12 +45,12 @@ KOKKOS_INLINE_FUNCTION void backward_tile(const Team& team, const SoftmaxBackwar
     score_tile(team, m, keys, d, Real(1), out.dy + row, stride, v, head.kv_stride, t.packed, t.scores, keys);
     tile::for_each(team, m, [=](int i) {
         const int causal = first + i - key + 1;
+        const int visible = causal < keys ? causal : keys;
         Real* weights = t.weights + i * keys;
         Real* scores = t.scores + i * keys;
-        for (int j = 0; j < keys; ++j) {
-            weights[j] = j < causal ? exponential(weights[j] - out.log_sum[first + i]) : Real(0);
-            scores[j] = j < causal ? scale * weights[j] * (scores[j] - t.output_dot[i]) : Real(0);
-        }
+        tile::exponentials(visible, Real(1), weights, out.log_sum[first + i], weights);
+        for (int j = 0; j < visible; ++j) scores[j] = scale * weights[j] * (scores[j] - t.output_dot[i]);
+        for (int j = visible; j < keys; ++j) weights[j] = scores[j] = 0;
     });
     const Real* scores = t.scores;
     tile::multiply(team, m, d, keys, Real(1), tile::plain(scores, keys), k, head.kv_stride, out.dq + row, stride, true);

@@ -15,12 +15,12 @@ void step_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, 
     const int d = shape.head_dim;
     const Real scale = Real(1) / Kokkos::sqrt(static_cast<Real>(d));
     Scratch<Real> size;
-    SoftmaxTiles<Real>(size, group, d);
+    SoftmaxTiles<Real>(size, group, group, d);
     Kokkos::parallel_for(
         "step_softmax_attention", team_policy(shape.batch * shape.kv_heads, size.bytes()),
         KOKKOS_LAMBDA(const Team& team) {
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
-            const SoftmaxTiles<Real> t(scratch, group, d);
+            const SoftmaxTiles<Real> t(scratch, group, group, d);
             const int row = team.league_rank() / shape.kv_heads;
             const int head = team.league_rank() % shape.kv_heads;
             const int slot = rows.slots(row);

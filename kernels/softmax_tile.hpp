@@ -11,15 +11,23 @@ inline constexpr int softmax_tile_keys = 64;
 
 template <class Real>
 struct SoftmaxTiles {
-    Real* packed;  ///< [d, keys]
-    Real* weights; ///< [queries, keys]
+    Real* weights; ///< [rows, keys], of the queries that are computed at once
     Real* sum;     ///< [queries, d], unnormalised output
     Real* maximum; ///< [queries]
     Real* total;   ///< [queries]
 
-    KOKKOS_INLINE_FUNCTION SoftmaxTiles(Scratch<Real>& scratch, std::size_t queries, std::size_t d)
-        : packed(scratch.take(d * softmax_tile_keys)), weights(scratch.take(queries * softmax_tile_keys)),
-          sum(scratch.take(queries * d)), maximum(scratch.take(queries)), total(scratch.take(queries)) {}
+    KOKKOS_INLINE_FUNCTION SoftmaxTiles(Scratch<Real>& scratch, std::size_t rows, std::size_t queries, std::size_t d)
+        : weights(scratch.take(rows * softmax_tile_keys)), sum(scratch.take(queries * d)),
+          maximum(scratch.take(queries)), total(scratch.take(queries)) {}
+
+    /// The same from a query on.
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION SoftmaxTiles from(int query, int d) const {
+        SoftmaxTiles rest = *this;
+        rest.sum += query * d;
+        rest.maximum += query;
+        rest.total += query;
+        return rest;
+    }
 
     template <class Team>
     KOKKOS_INLINE_FUNCTION void begin(const Team& team, int queries, int d) const {
@@ -35,18 +43,19 @@ struct SoftmaxTiles {
     }
 };
 
-/// Replaces row i of scores by exponentials and rescales what earlier key tiles left to the new maximum.
+/// Replaces row i of scores by exponentials and rescales what earlier key tiles left where the maximum is a new one.
 template <class Real>
 KOKKOS_INLINE_FUNCTION void online_softmax_row(const SoftmaxTiles<Real>& t, int i, int visible, int keys, int d) {
     Real* row = t.weights + i * keys;
-    const Real top = tile::maximum(visible, row);
-    const Real maximum = top > t.maximum[i] ? top : t.maximum[i];
-    const Real rescale = exponential(t.maximum[i] - maximum);
-    for (int j = 0; j < visible; ++j) row[j] = exponential(row[j] - maximum);
-    for (int j = visible; j < keys; ++j) row[j] = 0;
-    t.total[i] = t.total[i] * rescale + tile::sum(visible, row);
-    t.maximum[i] = maximum;
-    for (int j = 0; j < d; ++j) t.sum[i * d + j] *= rescale;
+    const Real top = visible > 0 ? tile::maximum(visible, row) : t.maximum[i];
+    if (top > t.maximum[i]) {
+        const Real rescale = exponential(t.maximum[i] - top);
+        t.maximum[i] = top;
+        t.total[i] *= rescale;
+        for (int j = 0; j < d; ++j) t.sum[i * d + j] *= rescale;
+    }
+    if (visible > 0) t.total[i] += tile::exponentials(visible, Real(1), row, t.maximum[i], row);
+    for (int j = visible > 0 ? visible : 0; j < keys; ++j) row[j] = 0;
 }
 
 } // namespace lolcats

@@ -123,7 +123,8 @@ KOKKOS_INLINE_FUNCTION void local_weight_row(const StudentHead<Real>& head, cons
     const int visible = chunk.first + i - chunk.key_first + 1;
     if (begin < visible) {
         const Real top = tile::maximum(visible - begin, row + begin);
-        for (int j = begin; j < visible; ++j) row[j] = head.gamma * exponential(row[j] - top);
+        tile::exponentials(visible - begin, Real(1), row + begin, top, row + begin);
+        for (int j = begin; j < visible; ++j) row[j] *= head.gamma;
     }
     for (int j = 0; j < begin; ++j) row[j] = head.lambda * far[j];
     for (int j = visible; j < chunk.keys; ++j) row[j] = 0;

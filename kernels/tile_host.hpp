@@ -1,11 +1,11 @@
 #pragma once
 /// The host's forms of tile operations: one thread, vectors of the compiler's own kind. Left to itself, GCC keeps the
 /// sums of such a block of loops in memory.
+#include "kernels/simd_host.hpp"
+
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
-#include <type_traits>
 
 namespace lolcats::tile {
 
@@ -45,37 +45,12 @@ inline void add_column_sums(int m, int n, const Real* in, int in_row, Real* out)
 
 #else
 
-#ifdef __AVX512F__
-constexpr int vector_bytes = 64;
-#else
-constexpr int vector_bytes = 32;
-#endif
-
-template <class Real>
-struct Simd {
-    static constexpr int width = vector_bytes / static_cast<int>(sizeof(Real));
-    using Lanes __attribute__((vector_size(vector_bytes))) = Real;
-    using Places __attribute__((vector_size(vector_bytes))) =
-        std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
-    /// The same, anywhere in memory.
-    using Stored __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias)) = Real;
-    static Lanes load(const Real* data) { return *reinterpret_cast<const Stored*>(data); }
-    /// The first `count`, zero after them.
-    static Lanes load(const Real* data, int count) {
-        Lanes lanes{};
-        for (int i = 0; i < count; ++i) lanes[i] = data[i];
-        return lanes;
-    }
-    static void store(const Lanes& lanes, Real* data) { *reinterpret_cast<Stored*>(data) = lanes; }
-    static void store(const Lanes& lanes, Real* data, int count) {
-        for (int i = 0; i < count; ++i) data[i] = lanes[i];
-    }
-};
-
 /// Rows of A in registers: with two vectors of columns, 12 sums of the 16 registers that AVX2 has.
 constexpr int block_rows = 6;
-/// Rows of B that are copied together where they lie far apart, so that they do not drive each other out of the cache.
-constexpr int panel_rows = 256;
+/// Of B, what is computed with at once: half of a first-level cache of 32 KB. Where its rows lie far apart they are
+/// copied, so that they do not drive each other out.
+template <class Real>
+constexpr int cached_elements = (16 << 10) / static_cast<int>(sizeof(Real));
 constexpr std::size_t far_apart_bytes = 1024;
 
 /// C[Rows, Vectors * width] (+)= alpha A B. Every sum runs over k in order, whatever the block is.
@@ -115,12 +90,22 @@ inline void multiply_rest(int m, int count, int k, Real alpha, Operand<Real> a, 
     }
 }
 
-template <int Vectors, class Real>
-inline void multiply_panel(int m, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
-                           bool add) {
+/// Rows of A against all columns of a block of B: what is read again and again, B, stays in the first-level cache.
+template <int Rows, class Real>
+inline void multiply_rows(int n, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
+                          bool add) {
+    constexpr int width = Simd<Real>::width;
+    int j = 0;
+    for (; j + 2 * width <= n; j += 2 * width) multiply_block<Rows, 2>(k, alpha, a, b + j, b_row, c + j, c_row, add);
+    if (j < n) multiply_block<Rows, 1>(k, alpha, a, b + j, b_row, c + j, c_row, add);
+}
+
+template <class Real>
+inline void multiply_columns(int m, int n, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c,
+                             int c_row, bool add) {
     const auto rows = [&]<int Rows>(int i) {
-        multiply_block<Rows, Vectors>(k, alpha, {a.data + static_cast<std::ptrdiff_t>(i) * a.row, a.row, a.column}, b,
-                                      b_row, c + static_cast<std::ptrdiff_t>(i) * c_row, c_row, add);
+        multiply_rows<Rows>(n, k, alpha, {a.data + static_cast<std::ptrdiff_t>(i) * a.row, a.row, a.column}, b, b_row,
+                            c + static_cast<std::ptrdiff_t>(i) * c_row, c_row, add);
     };
     int i = 0;
     for (; i + block_rows <= m; i += block_rows) rows.template operator()<block_rows>(i);
@@ -129,27 +114,27 @@ inline void multiply_panel(int m, int k, Real alpha, Operand<Real> a, const Real
     if (i < m) rows.template operator()<1>(i);
 }
 
-/// The same, from a copy of the panel where its rows lie far apart and serve many rows of A.
-template <int Vectors, class Real>
-inline void multiply_columns(int m, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
-                             bool add) {
-    using V = Simd<Real>;
-    if (b_row * sizeof(Real) < far_apart_bytes || k > panel_rows || m <= block_rows)
-        return multiply_panel<Vectors>(m, k, alpha, a, b, b_row, c, c_row, add);
-    alignas(64) Real panel[panel_rows * Vectors * V::width];
-    for (int l = 0; l < k; ++l)
-        std::memcpy(panel + l * Vectors * V::width, b + static_cast<std::ptrdiff_t>(l) * b_row, Vectors * vector_bytes);
-    multiply_panel<Vectors>(m, k, alpha, a, static_cast<const Real*>(panel), Vectors * V::width, c, c_row, add);
-}
-
 template <class Real>
 inline void multiply(int m, int n, int k, Real alpha, Operand<Real> a, const Real* b, int b_row, Real* c, int c_row,
                      bool add) {
-    constexpr int width = Simd<Real>::width;
-    int j = 0;
-    for (; j + 2 * width <= n; j += 2 * width) multiply_columns<2>(m, k, alpha, a, b + j, b_row, c + j, c_row, add);
-    for (; j + width <= n; j += width) multiply_columns<1>(m, k, alpha, a, b + j, b_row, c + j, c_row, add);
-    if (j < n) multiply_rest(m, n - j, k, alpha, a, b + j, b_row, c + j, c_row, add);
+    using V = Simd<Real>;
+    constexpr int pair = 2 * V::width;
+    const int whole = n / V::width * V::width;
+    const int block = std::max(pair, cached_elements<Real> / std::max(k, 1) / pair * pair);
+    const bool copy = b_row * sizeof(Real) >= far_apart_bytes && m > block_rows && k * pair <= cached_elements<Real>;
+    alignas(64) Real copied[cached_elements<Real>];
+    for (int j = 0; j < whole; j += block) {
+        const int columns = std::min(block, whole - j);
+        const Real* from = b + j;
+        if (copy) {
+            for (int l = 0; l < k; ++l)
+                std::memcpy(copied + l * columns, from + static_cast<std::ptrdiff_t>(l) * b_row,
+                            columns * sizeof(Real));
+            from = copied;
+        }
+        multiply_columns(m, columns, k, alpha, a, from, copy ? columns : b_row, c + j, c_row, add);
+    }
+    if (whole < n) multiply_rest(m, n - whole, k, alpha, a, b + whole, b_row, c + whole, c_row, add);
 }
 
 /// Of every two rows `half` apart, exchanges the second half of the one with the first half of the other, in every

@@ -3,11 +3,13 @@
 #include "tests/support/arrays.hpp"
 #include "tests/support/compare.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 namespace lolcats::test {
 namespace {
@@ -163,6 +165,46 @@ TEST(Tile, RowReductions) {
         EXPECT_NEAR(tile::dot(count, a.data(), b.data()), dot, 1e-13);
         EXPECT_NEAR(tile::sum(count, a.data()), sum, 1e-13);
         EXPECT_EQ(tile::maximum(count, a.data()), *std::max_element(a.begin(), a.end()));
+        const std::vector<float> rounded(a.begin(), a.end());
+        EXPECT_EQ(tile::maximum(count, rounded.data()), *std::max_element(rounded.begin(), rounded.end()));
+    }
+}
+
+template <class Real>
+void expect_exponentials(int count, Real sign, double tolerance) {
+    const auto random = random_values(count, 9);
+    const std::vector<Real> in(random.begin(), random.end());
+    std::vector<Real> out(count + margin, Real(-1));
+    const double sum = tile::exponentials(count, sign, in.data(), Real(0.5), out.data());
+    double expected = 0;
+    for (int i = 0; i < count; ++i) {
+        const double exact = std::exp(static_cast<double>(sign * in[i] - Real(0.5)));
+        EXPECT_NEAR(out[i], exact, tolerance * exact);
+        expected += exact;
+    }
+    EXPECT_NEAR(sum, expected, tolerance * expected);
+    for (int i = 0; i < margin; ++i) EXPECT_EQ(out[count + i], Real(-1));
+    std::vector<Real> same = in;
+    tile::exponentials(count, sign, same.data(), Real(0.5), same.data());
+    same.resize(count + margin, Real(-1));
+    EXPECT_EQ(same, out);
+}
+
+TEST(Tile, Exponentials) {
+    for (const int count : {1, 2, 7, 8, 16, 33, 100})
+        for (const int sign : {1, -1}) {
+            expect_exponentials<float>(count, static_cast<float>(sign), 1e-6);
+            expect_exponentials<double>(count, sign, 1e-14);
+        }
+}
+
+/// What a loss must tell of is not lost on the way to it.
+TEST(Tile, ExponentialsKeepNaN) {
+    for (int place = 0; place < 21; ++place) {
+        std::vector<float> row(21, 0.0F);
+        row[place] = std::nanf("");
+        EXPECT_TRUE(std::isnan(tile::exponentials(21, 1.0F, row.data(), tile::maximum(21, row.data()), row.data())));
+        EXPECT_TRUE(std::isnan(row[place]));
     }
 }
 

@@ -1,0 +1,52 @@
+#pragma once
+/// Vectors of the compiler's own kind, as wide as the processor's. Where there is a GPU no tile is computed on the
+/// host, and nvcc need not read them.
+#ifndef __CUDACC__
+#include <cstdint>
+#include <type_traits>
+
+namespace lolcats::tile::host {
+
+#ifdef __AVX512F__
+constexpr int vector_bytes = 64;
+#else
+constexpr int vector_bytes = 32;
+#endif
+
+template <class Real>
+struct Simd {
+    static constexpr int width = vector_bytes / static_cast<int>(sizeof(Real));
+    using Lanes __attribute__((vector_size(vector_bytes))) = Real;
+    using Places __attribute__((vector_size(vector_bytes))) =
+        std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
+    using Bits __attribute__((vector_size(vector_bytes))) =
+        std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
+    /// The same, anywhere in memory.
+    using Stored __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias)) = Real;
+    static Lanes load(const Real* data) { return *reinterpret_cast<const Stored*>(data); }
+    /// The first `count`, zero after them.
+    static Lanes load(const Real* data, int count) {
+        Lanes lanes{};
+        for (int i = 0; i < count; ++i) lanes[i] = data[i];
+        return lanes;
+    }
+    static void store(const Lanes& lanes, Real* data) { *reinterpret_cast<Stored*>(data) = lanes; }
+    static void store(const Lanes& lanes, Real* data, int count) {
+        for (int i = 0; i < count; ++i) data[i] = lanes[i];
+    }
+    /// All lanes combined, by halves.
+    template <class Combine>
+    static Real reduce(Lanes lanes, const Combine& combine) {
+        for (int half = width / 2; half > 0; half /= 2) {
+            Places other;
+            for (int lane = 0; lane < width; ++lane) other[lane] = lane ^ half;
+            const Lanes exchanged = __builtin_shuffle(lanes, other);
+            lanes = combine(lanes, exchanged);
+        }
+        return lanes[0];
+    }
+};
+
+} // namespace lolcats::tile::host
+
+#endif
