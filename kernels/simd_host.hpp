@@ -7,10 +7,12 @@
 
 namespace lolcats::tile::host {
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 constexpr int vector_bytes = 64;
-#else
+#elif defined(__AVX__)
 constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
 #endif
 
 template <class Real>
