@@ -267,7 +267,7 @@ std::optional<double> parse_duration(const std::string& text) {
     return ((number(1) * 24 + number(2)) * 60 + number(3)) * 60 + number(4);
 }
 
-/// What measured best on the tiny teacher (docs/results/2026-11-25-quality-tiny.md), where the user left it open.
+/// What measured best on the tiny teacher (docs/quality.md), where the user left it open.
 void apply_recipe(Options& options) {
     if (options.recipe != "robust") return;
     const auto settle = [&](const char* name, auto& value, const auto& measured) {

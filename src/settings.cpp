@@ -62,7 +62,7 @@ std::vector<Setting> method_settings(Options& o) {
          &o.recipe,
          method,
          "what settings left open are: the paper's, or those that measured best "
-         "(docs/results/2026-11-25-quality-tiny.md)",
+         "(docs/quality.md)",
          {"paper", "robust"}},
         {"window-dropout",
          &o.window_dropout,
