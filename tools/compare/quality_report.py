@@ -126,7 +126,8 @@ class Report:
                 self.draw(axis, table, name)
                 axis.set_xlabel({"rank": "LoRA rank", "window": "window", "blocks": "layers in a block"}[table])
                 axis.set_ylabel(name if i == 0 else "")
-        axes[0, 0].legend(fontsize=8)
+        for axis in axes[0]:
+            axis.legend(fontsize=8)
         figure.tight_layout()
         with whole_file(path) as aside:
             figure.savefig(aside, format="png", dpi=110)
@@ -142,13 +143,16 @@ class Report:
                 (row.place, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0))
         for label, points in series.items():
             axis.errorbar(*zip(*[point[:2] for point in points]), yerr=[point[2] for point in points], marker="o",
-                          capsize=3, label=label)
+                          capsize=3, label=label, color=COLOURS[label])
         if self.teacher:
             axis.axhline(self.teacher[name], color="grey", linestyle=":", label="teacher")
-        if table != "blocks":
+        if table == "blocks":
+            axis.set_xticks(sorted({x for points in series.values() for x, _, _ in points}))
+        else:
             axis.set_xscale("log", base=2)
 
 
+COLOURS = {"transfer": "C1", "transfer + LoRA": "C0"}
 TITLES = {"recipes": "Recipes", "ingredients": "What robust is made of: one change each to the paper's recipe",
           "ablation": "Map, window and transfer (the paper's Tables 1 and 6)", "rank": "LoRA rank",
           "window": "Window", "blocks": "Layers in a block (the paper's Table 3)"}
