@@ -44,7 +44,7 @@ namespace detail {
 template <class Real>
 LOLCATS_INLINE_FUNCTION Real shifted_exponentials(int f, Real sign, const Real* z, Real* out) {
     Real top = sign * z[0];
-    LOLCATS_OMP("omp simd reduction(max : top)")
+    LOLCATS_OMP("omp simd reduction(max : top)") // from 0, or the last vector would not be whole
     for (int j = 0; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
     return tile::exponentials(f, sign, z, top, out);
 }

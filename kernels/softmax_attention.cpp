@@ -10,7 +10,8 @@ namespace lolcats {
 namespace {
 
 constexpr int tile_rows = softmax_tile_keys; // queries in a tile
-/// Queries that a tile of keys is packed for, in several tiles: packing costs as much as a fifth of their products.
+/// Queries that a tile of keys is packed for: for one tile of queries packing takes up to a fifth of the products'
+/// time.
 constexpr int group_rows = 4 * tile_rows;
 
 KOKKOS_INLINE_FUNCTION int group_size(const AttentionShape& shape) {
@@ -28,6 +29,7 @@ struct QueryGroup {
         : tiles(scratch, tile_rows, queries, d), keys(scratch.take(d * softmax_tile_keys)),
           values(scratch.take(softmax_tile_keys * d)) {}
 
+    /// The head's keys and values key .. key + count - 1.
     template <class Team>
     KOKKOS_INLINE_FUNCTION void pack(const Team& team, const AttentionHead<Real>& head, int key, int count,
                                      int d) const {

@@ -43,19 +43,21 @@ struct SoftmaxTiles {
     }
 };
 
-/// Replaces row i of scores by exponentials and rescales what earlier key tiles left where the maximum is a new one.
+/// Replaces row i of scores by exponentials, of which the query sees `visible` (none where that is not above 0), and
+/// rescales what earlier key tiles left where the maximum is a new one.
 template <class Real>
 KOKKOS_INLINE_FUNCTION void online_softmax_row(const SoftmaxTiles<Real>& t, int i, int visible, int keys, int d) {
     Real* row = t.weights + i * keys;
-    const Real top = visible > 0 ? tile::maximum(visible, row) : t.maximum[i];
+    for (int j = visible > 0 ? visible : 0; j < keys; ++j) row[j] = 0;
+    if (visible <= 0) return;
+    const Real top = tile::maximum(visible, row);
     if (top > t.maximum[i]) {
         const Real rescale = exponential(t.maximum[i] - top);
         t.maximum[i] = top;
         t.total[i] *= rescale;
         for (int j = 0; j < d; ++j) t.sum[i * d + j] *= rescale;
     }
-    if (visible > 0) t.total[i] += tile::exponentials(visible, Real(1), row, t.maximum[i], row);
-    for (int j = visible > 0 ? visible : 0; j < keys; ++j) row[j] = 0;
+    t.total[i] += tile::exponentials(visible, Real(1), row, t.maximum[i], row);
 }
 
 } // namespace lolcats

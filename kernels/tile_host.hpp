@@ -47,7 +47,7 @@ inline void add_column_sums(int m, int n, const Real* in, int in_row, Real* out)
 
 /// Rows of A in registers: with two vectors of columns, 12 sums of the 16 registers that AVX2 has.
 constexpr int block_rows = 6;
-/// Of B, what is computed with at once: half of a first-level cache of 32 KB. Where its rows lie far apart they are
+/// Elements of B that are computed with at once: half of a first-level cache of 32 KB. Rows that lie far apart are
 /// copied, so that they do not drive each other out.
 template <class Real>
 constexpr int cached_elements = (16 << 10) / static_cast<int>(sizeof(Real));

@@ -220,7 +220,7 @@ TEST_P(AttentionEdges, LargeScoresStayFinite) {
 
 TEST(SoftmaxAttention, FloatAtUsualHeadSizes) {
     for (const int d : {4, 16, 64})
-        for (const int length : {1, 65, 130}) {
+        for (const int length : {1, 65, 130, 300}) {
             const StudentCase c{{.batch = 2, .length = length, .heads = 4, .kv_heads = 2, .head_dim = d},
                                 {NearKeys::terrace, 16, FeatureMapKind::hedgehog, 4, false}};
             const NaiveInputs in = random_inputs(c, 290);

@@ -151,6 +151,15 @@ TEST(RecurrentAttention, OfTheTeacherIsItsParallelForm) {
     }
 }
 
+/// Pieces of more queries than keys are packed for at once, where the piece does not begin with a tile of keys.
+TEST(RecurrentAttention, OfTheTeacherTakesLongPieces) {
+    const StudentCase c = grouped_case(NearKeys::terrace, FeatureMapKind::hedgehog, 480, 16);
+    const NaiveInputs in = random_inputs(c, 61);
+    const auto expected = naive_teacher(c.shape, in).y;
+    EXPECT_TRUE(close(split_in<double>(c, in, true, 70, 479), expected, 1e-11));
+    EXPECT_TRUE(close(split_in<float>(c, in, true, 70, 479), expected, 3e-6));
+}
+
 /// Sequences at different positions share steps.
 TEST(RecurrentAttention, KeepsSequencesApart) {
     constexpr int ahead = 9;

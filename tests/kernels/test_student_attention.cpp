@@ -38,7 +38,7 @@ TEST(StudentAttention, IsTheTeacherWhereNothingIsFar) {
 }
 
 TEST(SoftmaxAttention, AgreesWithTheFormulas) {
-    for (const int length : {1, 2, 5, 63, 64, 65, 130})
+    for (const int length : {1, 2, 5, 63, 64, 65, 130, 256, 257, 600})
         for (const int kv_heads : {1, 2, 4}) {
             StudentCase c = grouped_case(NearKeys::terrace, FeatureMapKind::hedgehog, length, 16);
             c.shape.kv_heads = kv_heads;
