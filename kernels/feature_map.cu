@@ -62,7 +62,7 @@ struct RowMap {
     __device__ float operator()(float x) const {
         float phi;
         if (kind == FeatureMapKind::t2r)
-            phi = x > 0 ? x : 0;
+            phi = x < 0 ? 0 : x;
         else if (kind == FeatureMapKind::pos_elu)
             phi = x > 0 ? 1 + x : __expf(x);
         else
@@ -143,7 +143,7 @@ struct MapBackwardArguments {
     Rows rows;
     const BFloat* x;
     const float* dphi; ///< [count, T, d']
-    float* partials;   ///< [segments, count, D F + 2]: dW, sum of dz, sum of phi . dphi
+    float* partials;   ///< [segments, count, D F + 2]: dW, sum of dz, sum of phi . dphi; null: not wanted
     float* dx;         ///< null, or [B T, H d]
     bool add_dx;
 };
@@ -284,6 +284,10 @@ __global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(MapBa
         }
         for_each_element(dz, [&](int, int, float& value) { bias_gradient += value; });
         if (arguments.dx != nullptr) store_input_gradient<D, F>(arguments, index, first, dz, leading);
+        if (arguments.partials == nullptr) {
+            __syncthreads(); // before the next rows take these ones' place
+            continue;
+        }
 #pragma unroll
         for (int r = 0; r < 2; ++r)
 #pragma unroll
@@ -302,6 +306,7 @@ __global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(MapBa
         __syncthreads();
     }
 
+    if (arguments.partials == nullptr) return;
     float* const out = arguments.partials + (static_cast<std::size_t>(blockIdx.x) * heads.count + local) * (D * F + 2);
     if (Tile::exists())
         for_each_element(weight_gradient, [&](int row, int column, float& value) {
@@ -421,16 +426,18 @@ void feature_map_backward(const Heads& heads, const StudentForm& form, const Map
                           Rows rows, const BFloat* x, const float* dphi, float* partials, const MapGradients& gradients,
                           cudaStream_t stream) {
     const int segments = segment_count(heads.shape.length);
+    float* const sums = gradients.weights != nullptr ? partials : nullptr;
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {
         const std::size_t shared = (2 * D * pitch(F) + tile_rows * (pitch(D) + pitch(F))) * sizeof(BFloat);
         launch("feature_map_backward", feature_map_backward_kernel<D, F>, map_blocks(heads), map_threads, shared,
-               stream, MapBackwardArguments{heads, map, rows, x, dphi, partials, gradients.input, gradients.add_input});
+               stream, MapBackwardArguments{heads, map, rows, x, dphi, sums, gradients.input, gradients.add_input});
     });
+    if (sums == nullptr) return;
     constexpr int threads = 256;
     const int weights = heads.shape.head_dim * map.feature_dim;
     launch("add_partials", add_partials_kernel,
            dim3(static_cast<unsigned>((weights + 2 + threads - 1) / threads), static_cast<unsigned>(heads.count)),
-           threads, 0, stream, SumArguments{heads, form, factors, partials, segments, weights, gradients});
+           threads, 0, stream, SumArguments{heads, form, factors, sums, segments, weights, gradients});
 }
 
 } // namespace lolcats::cuda

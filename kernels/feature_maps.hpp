@@ -55,6 +55,38 @@ LOLCATS_INLINE_FUNCTION void softmax_half(int f, Real sign, const Real* z, Real*
     for (int j = 0; j < f; ++j) out[j] *= scale;
 }
 
+/// [softmax(z), softmax(-z)] with one exponential an element, for exp(-z) = 1 / exp(z): shifted by the middle of their
+/// range, neither overflows unless the range is wider than single precision's.
+template <class Real>
+LOLCATS_INLINE_FUNCTION void both_softmax_halves(int f, const Real* z, Real* phi) {
+    Real top = z[0];
+    Real bottom = z[0];
+    LOLCATS_OMP("omp simd reduction(max : top) reduction(min : bottom)")
+    for (int j = 0; j < f; ++j) {
+        top = z[j] > top ? z[j] : top;
+        bottom = z[j] < bottom ? z[j] : bottom;
+    }
+    constexpr Real widest = 160;
+    if (!(top - bottom < widest)) {
+        softmax_half(f, Real(-1), z, phi + f);
+        return softmax_half(f, Real(1), z, phi);
+    }
+    const Real sum = tile::exponentials(f, Real(1), z, (top + bottom) / 2, phi);
+    Real inverse_sum = 0;
+    LOLCATS_OMP("omp simd reduction(+ : inverse_sum)")
+    for (int j = 0; j < f; ++j) {
+        phi[f + j] = Real(1) / phi[j];
+        inverse_sum += phi[f + j];
+    }
+    const Real scale = Real(1) / sum;
+    const Real inverse_scale = Real(1) / inverse_sum;
+    LOLCATS_OMP("omp simd")
+    for (int j = 0; j < f; ++j) {
+        phi[j] *= scale;
+        phi[f + j] *= inverse_scale;
+    }
+}
+
 /// dz += sign * phi o (dphi - phi . dphi)
 template <class Real>
 LOLCATS_INLINE_FUNCTION void softmax_half_gradient(int f, Real sign, const Real* phi, FeatureGradient<Real> dphi,
@@ -109,8 +141,7 @@ struct FeatureMap<FeatureMapKind::hedgehog> : CommonMap {
 
     template <class Real>
     LOLCATS_FUNCTION static void forward(int f, const Real* z, Real* phi) {
-        detail::softmax_half(f, Real(-1), z, phi + f);
-        detail::softmax_half(f, Real(1), z, phi);
+        detail::both_softmax_halves(f, z, phi);
     }
     template <class Real>
     LOLCATS_FUNCTION static void backward(int f, const Real*, const Real* phi, FeatureGradient<Real> dphi, Real* dz) {
@@ -161,7 +192,7 @@ struct FeatureMap<FeatureMapKind::t2r> : CommonMap {
 
     template <class Real>
     LOLCATS_FUNCTION static void forward(int f, const Real* z, Real* phi) {
-        for (int j = 0; j < f; ++j) phi[j] = z[j] > 0 ? z[j] : Real(0);
+        for (int j = 0; j < f; ++j) phi[j] = z[j] < 0 ? Real(0) : z[j]; // keeps a NaN
     }
     template <class Real>
     LOLCATS_FUNCTION static void backward(int f, const Real*, const Real*, FeatureGradient<Real> dphi, Real* dz) {

@@ -39,6 +39,7 @@ struct StudentGradients {
 
     StudentGradients() = default;
     StudentGradients(int heads, int weights);
+    [[nodiscard]] bool exist() const { return q_map.extent(0) > 0; }
     void set_zero() const;
 };
 
@@ -64,6 +65,7 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients);
 
 /// The same, and overwrites `inputs` with the gradients of q, k and v, the one through the maximum c_n included.
+/// Without arrays in `gradients` the parameters are frozen.
 template <class Real>
 void student_attention_backward(const AttentionShape& shape, const StudentForm& form,
                                 const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,

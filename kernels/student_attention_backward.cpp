@@ -42,7 +42,7 @@ struct HeadGradients {
     Real* dq; ///< null unless input gradients are wanted; likewise dk and dv
     Real* dk;
     Real* dv;
-    Real* q_map;
+    Real* q_map; ///< null if the maps are frozen, as are the rest
     Real* k_map;
     Real* q_bias;
     Real* k_bias;
@@ -65,6 +65,7 @@ struct HeadBackward {
         : team(team), head(head), t(t), out(out), d(head.head_dim), f(head.q_map.feature_dim), p(head.q_map.outputs()) {
     }
 
+    KOKKOS_INLINE_FUNCTION bool trains_maps() const { return out.q_map != nullptr; }
     KOKKOS_INLINE_FUNCTION std::size_t row(int n) const { return static_cast<std::size_t>(n) * head.rows.q_stride; }
 
     KOKKOS_INLINE_FUNCTION void run() const {
@@ -149,17 +150,18 @@ struct HeadBackward {
 
     /// From t.q_dphi to the map's weights, its bias, g and q.
     KOKKOS_INLINE_FUNCTION void backward_q_map(const Chunk& chunk) const {
-        // Scaling near and far weights alike changes nothing, so gamma dl/dgamma = -lambda dl/dlambda, and the latter
-        // is phi_q . dphi_q summed over queries: g needs no pass over the near keys.
-        tile::for_each(team, chunk.count,
-                       [=, *this](int i) { t.row_sum[i] = tile::dot(p, t.q_phi + i * p, t.q_dphi + i * p); });
-        if (head.near != NearKeys::none) {
-            const Real factor = head.affine ? Real(1) : Real(1) - head.gamma;
-            add_sum(chunk.count, -factor, out.window_factor);
-        }
+        if (trains_maps() && head.near != NearKeys::none) window_factor_gradient(chunk.count);
         head.q_map.backward(team, chunk.count, t.q_z, t.q_phi, t.q_dphi, t.dz);
         map_gradients(chunk.count, head.q(chunk.first), head.rows.q_stride, out.q_map, out.q_bias);
         if constexpr (InputGradients) add_input_gradient(chunk, t.q_map_packed, out.dq);
+    }
+
+    KOKKOS_INLINE_FUNCTION void window_factor_gradient(int count) const {
+        // Scaling near and far weights alike changes nothing, so gamma dl/dgamma = -lambda dl/dlambda, and the latter
+        // is phi_q . dphi_q summed over queries: g needs no pass over the near keys.
+        tile::for_each(team, count,
+                       [=, *this](int i) { t.row_sum[i] = tile::dot(p, t.q_phi + i * p, t.q_dphi + i * p); });
+        add_sum(count, head.affine ? Real(-1) : head.gamma - Real(1), out.window_factor);
     }
 
     /// Completes t.k_dphi of a chunk of keys by the state and takes it to the map's weights, its bias, k and v.
@@ -190,6 +192,7 @@ struct HeadBackward {
 
     /// dW += x^T dz, db += sum dz
     KOKKOS_INLINE_FUNCTION void map_gradients(int count, const Real* x, int stride, Real* weights, Real* bias) const {
+        if (!trains_maps()) return;
         tile::multiply(team, d, f, count, Real(1), tile::transposed(x, stride), static_cast<const Real*>(t.dz), f,
                        weights, f, true);
         if (!has_bias(head.q_map.kind)) return;
@@ -240,7 +243,8 @@ struct HeadBackward {
         Real* ds = t.near_gradient + i * keys;
         Real* far = t.far_gradient + i * keys;
         const Real dot = t.output_dot[i];
-        for (int j = 0; j < keys; ++j) far[j] = j < begin ? head.lambda * (ds[j] - dot) : Real(0);
+        if (head.has_local_far())
+            for (int j = 0; j < keys; ++j) far[j] = j < begin ? head.lambda * (ds[j] - dot) : Real(0);
         for (int j = 0; j < begin; ++j) ds[j] = 0;
         Real total = 0;
         Real ties = 0;
@@ -289,6 +293,7 @@ void launch_backward(const AttentionShape& shape, const StudentForm& form, const
     const int w = std::min(form.window, shape.length);
     Scratch<Real> size;
     BackwardTiles<Real>(size, w, shape.head_dim, form.feature_dim, p);
+    const bool maps = gradients.exist();
     Kokkos::parallel_for(
         "student_attention_backward", team_policy(shape.batch * shape.heads, size.bytes()),
         KOKKOS_LAMBDA(const Team& team) {
@@ -303,11 +308,11 @@ void launch_backward(const AttentionShape& shape, const StudentForm& form, const
                                           .dq = InputGradients ? head_rows(shape, index, inputs.q) : nullptr,
                                           .dk = InputGradients ? head_rows(shape, index, inputs.k) : nullptr,
                                           .dv = InputGradients ? head_rows(shape, index, inputs.v) : nullptr,
-                                          .q_map = &gradients.q_map(index, 0),
-                                          .k_map = &gradients.k_map(index, 0),
-                                          .q_bias = &gradients.q_bias(index),
-                                          .k_bias = &gradients.k_bias(index),
-                                          .window_factor = &gradients.window_factors(index)};
+                                          .q_map = maps ? &gradients.q_map(index, 0) : nullptr,
+                                          .k_map = maps ? &gradients.k_map(index, 0) : nullptr,
+                                          .q_bias = maps ? &gradients.q_bias(index) : nullptr,
+                                          .k_bias = maps ? &gradients.k_bias(index) : nullptr,
+                                          .window_factor = maps ? &gradients.window_factors(index) : nullptr};
             HeadBackward<Team, Real, InputGradients>(team, head, tiles, out).run();
         });
 }

@@ -96,7 +96,7 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
     // LayerGradients, LoraScratch and the residual stream
     const double gradients =
         n * (2.0 * m.hidden_size + m.intermediate_size + 4.0 * m.query_size() + 2.0 * m.kv_size()) +
-        options.micro_batch * maps;
+        (options.train_feature_maps ? options.micro_batch * maps : 0);
     const double low_rank =
         2 * options.lora_rank * (n + widest) + (options.lora_dropout > 0 ? n * widest : 0) + n * m.hidden_size;
     const double adapter = layers * plan.lora_parameters / m.layers;

@@ -80,7 +80,8 @@ struct StudentOutputs {
     const float* dy;         ///< [B T, H d]
 };
 
-/// Gradients, added to: maps [B H, d f], the rest [B H]; biases and window factors as in StudentParameterPointers.
+/// Gradients, added to: maps [B H, d f], the rest [B H]; biases and window factors as in StudentParameterPointers. With
+/// null maps the parameters are frozen.
 struct StudentGradientPointers {
     float* q_map;
     float* k_map;

@@ -69,7 +69,7 @@ struct MapPointers {
 void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, const BFloat* x, BFloat* phi,
                          cudaStream_t stream);
 
-/// Where feature_map_backward adds its gradients, [B H, ...] each. Null: not wanted.
+/// Where feature_map_backward adds its gradients, [B H, ...] each. Null: not wanted; without `weights` only `input` is.
 struct MapGradients {
     float* weights;        ///< [B H, d f]
     float* bias;           ///< [B H]

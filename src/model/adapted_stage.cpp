@@ -27,7 +27,8 @@ void AdaptedStage::forward(const AttentionShape& shape, const DropoutStreams& st
 void AdaptedStage::backward(const AttentionShape& shape, const DropoutStreams& streams, const InFlight& flight,
                             const Matrix<float>& dx) {
     for (std::size_t i = weights_.size(); i-- > 0;)
-        decoder_.backward(shape, weights_[i], layers_[i], streams, flight.layers[i], dx);
+        decoder_.backward(shape, weights_[i], layers_[i], streams, flight.layers[i], dx,
+                          i > 0 ? InputGradient::wanted : entered_);
 }
 
 } // namespace lolcats

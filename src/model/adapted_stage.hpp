@@ -16,10 +16,11 @@ public:
         Matrix<float> gradient; ///< [n, D], gradient of what left the last layer
     };
 
-    /// The decoder, and the weights and adapted layers, one each a layer, are referred to.
+    /// The decoder, and the weights and adapted layers, one each a layer, are referred to. `entered`: of what enters
+    /// the first layer.
     AdaptedStage(AdaptedDecoder<float>& decoder, const std::vector<LayerWeights<float>>& weights,
-                 const std::vector<AdaptedLayer<float>>& layers, int layers_kept)
-        : decoder_(decoder), weights_(weights), layers_(layers), layers_kept_(layers_kept) {}
+                 const std::vector<AdaptedLayer<float>>& layers, int layers_kept, InputGradient entered)
+        : decoder_(decoder), weights_(weights), layers_(layers), layers_kept_(layers_kept), entered_(entered) {}
 
     /// Arrays for micro-batches of `rows` rows of width D; those given back are used again.
     InFlight take(std::size_t rows, std::size_t width);
@@ -28,7 +29,7 @@ public:
     /// x[n, D] passes through the layers.
     void forward(const AttentionShape& shape, const DropoutStreams& streams, const Matrix<float>& x,
                  const InFlight& flight);
-    /// dx[n, D] becomes the gradient of what entered the first layer; the layers' gradients are added to.
+    /// dx[n, D] becomes the gradient of what entered the first layer, if wanted; the layers' gradients are added to.
     void backward(const AttentionShape& shape, const DropoutStreams& streams, const InFlight& flight,
                   const Matrix<float>& dx);
 
@@ -37,6 +38,7 @@ private:
     const std::vector<LayerWeights<float>>& weights_;
     const std::vector<AdaptedLayer<float>>& layers_;
     std::size_t layers_kept_;
+    InputGradient entered_;
     std::vector<InFlight> free_;
 };
 

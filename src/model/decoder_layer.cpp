@@ -44,7 +44,7 @@ LayerActivations<Real>::LayerActivations(const ModelConfig& config, const Attent
       up(make<Real>("up", shape.rows(), config.intermediate_size)) {}
 
 template <class Real>
-LayerGradients<Real>::LayerGradients(const ModelConfig& config, const AttentionShape& shape, int feature_dim)
+LayerGradients<Real>::LayerGradients(const ModelConfig& config, const AttentionShape& shape)
     : narrow(make<Real>("narrow", shape.rows(), config.hidden_size)),
       middle(make<Real>("dmiddle", shape.rows(), config.hidden_size)),
       wide(make<Real>("wide", shape.rows(), config.intermediate_size)),
@@ -52,8 +52,7 @@ LayerGradients<Real>::LayerGradients(const ModelConfig& config, const AttentionS
       dv(make<Real>("dv", shape.rows(), config.kv_size())),
       inputs{make<Real>("dq_heads", shape.rows(), config.query_size()),
              make<Real>("dk_heads", shape.rows(), config.query_size()),
-             make<Real>("dv_heads", shape.rows(), config.query_size())},
-      student(shape.batch * shape.heads, config.head_dim * feature_dim) {}
+             make<Real>("dv_heads", shape.rows(), config.query_size())} {}
 
 template <class Real>
 LayerActivations<Real> for_shape(const LayerActivations<Real>& act, const AttentionShape& shape) {
@@ -226,7 +225,7 @@ LayerActivations<Real> AdaptedDecoder<Real>::activations_to_keep() const {
 
 template <class Real>
 void AdaptedDecoder<Real>::allocate_gradients() {
-    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_, form_.feature_dim);
+    if (gradients_.dy.extent(0) == 0) gradients_ = LayerGradients<Real>(context_.config, largest_);
 }
 
 /// dx: gradient of the layer's output; gradients_.middle becomes that of act.middle.
@@ -245,14 +244,27 @@ void AdaptedDecoder<Real>::mlp_backward(const LayerWeights<Real>& weights, const
     rms_norm_backward(act.middle, weights.post_attention_norm, context_.config.rms_norm_eps, narrow, middle);
 }
 
-/// From gradients_.middle to gradients_.narrow, the gradient of act.input_normed.
+template <class Real>
+void AdaptedDecoder<Real>::student_backward(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
+                                            const LayerActivations<Real>& act, const Matrix<Real>& dy,
+                                            const AttentionInputGradients<Real>& inputs) {
+    const bool trained = layer.student_gradients.q_map.extent(0) > 0;
+    StudentGradients<Real>& maps = gradients_.student;
+    if (trained && !maps.exist())
+        maps = {largest_.batch * largest_.heads, context_.config.head_dim * form_.feature_dim};
+    if (trained) maps.set_zero();
+    student_attention_backward(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics, dy,
+                               trained ? maps : StudentGradients<Real>(), inputs);
+    if (trained) add_gradients(shape, maps, layer.student_gradients);
+}
+
+/// From gradients_.middle to `narrow`, the gradient of act.input_normed, unless that has no rows.
 template <class Real>
 void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                               const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                                              const LayerActivations<Real>& act) {
+                                              const LayerActivations<Real>& act, const Matrix<Real>& narrow) {
     const int n = shape.rows();
     const auto middle = first_rows(gradients_.middle, n);
-    const auto narrow = first_rows(gradients_.narrow, n);
     const auto dy = first_rows(gradients_.dy, n);
     const auto dk = first_rows(gradients_.dk, n);
     const auto dv = first_rows(gradients_.dv, n);
@@ -260,7 +272,7 @@ void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const
                                                first_rows(gradients_.inputs.v, n)};
     const auto project_backward = [&](Projection projection, const Weight<Real>& weight, const Matrix<Real>& in,
                                       const Matrix<Real>& d_out, const Matrix<Real>& d_in, bool add) {
-        context_.gemm.linear_backward(d_out, weight, d_in, add);
+        if (d_in.extent(0) > 0) context_.gemm.linear_backward(d_out, weight, d_in, add);
         low_rank_backward(context_.gemm, lora_context(shape, layer, projection, streams), layer.lora[projection], in,
                           d_out, d_in, lora_scratch_);
     };
@@ -268,11 +280,7 @@ void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const
     if (layer.softmax) {
         softmax_attention_backward(shape, act.q, act.k, act.v, act.y, act.statistics, dy, inputs);
     } else {
-        gradients_.student.set_zero();
-        student_attention_backward(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics, dy,
-                                   gradients_.student, inputs);
-        if (layer.student_gradients.q_map.extent(0) > 0)
-            add_gradients(shape, gradients_.student, layer.student_gradients);
+        student_backward(shape, layer, act, dy, inputs);
     }
     sum_head_groups(shape, inputs.k, dk);
     sum_head_groups(shape, inputs.v, dv);
@@ -286,7 +294,7 @@ void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const
 template <class Real>
 void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                     const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                                    const LayerRecord<Real>& record, const Matrix<Real>& dx) {
+                                    const LayerRecord<Real>& record, const Matrix<Real>& dx, InputGradient entered) {
     const Matrix<Real> x = first_rows(record.entered, shape.rows());
     const auto act = activations_of(shape, record);
     if (!record.keeps_activations()) {
@@ -294,10 +302,11 @@ void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeig
         held_ = nullptr;
     }
     mlp_backward(weights, act, dx);
-    attention_backward(shape, weights, layer, streams, act);
-    const int n = shape.rows();
-    Kokkos::deep_copy(Execution(), dx, first_rows(gradients_.middle, n));
-    rms_norm_backward(x, weights.input_norm, context_.config.rms_norm_eps, first_rows(gradients_.narrow, n), dx);
+    if (entered == InputGradient::unused) return attention_backward(shape, weights, layer, streams, act, {});
+    const auto narrow = first_rows(gradients_.narrow, shape.rows());
+    attention_backward(shape, weights, layer, streams, act, narrow);
+    Kokkos::deep_copy(Execution(), dx, first_rows(gradients_.middle, shape.rows()));
+    rms_norm_backward(x, weights.input_norm, context_.config.rms_norm_eps, narrow, dx);
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \

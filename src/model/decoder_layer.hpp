@@ -45,6 +45,9 @@ struct LayerRecord {
     [[nodiscard]] bool keeps_activations() const { return kept.q.extent(0) > 0; }
 };
 
+/// Whether a backward pass goes on below. Below the model's first layer are the embeddings, which are frozen.
+enum class InputGradient { wanted, unused };
+
 /// Scratch of the adapted layer's backward pass, n rows.
 template <class Real>
 struct LayerGradients {
@@ -55,10 +58,10 @@ struct LayerGradients {
     Matrix<Real> dk;                      ///< [n, H_kv d]
     Matrix<Real> dv;                      ///< [n, H_kv d]
     AttentionInputGradients<Real> inputs; ///< [n, H d] each
-    StudentGradients<Real> student;       ///< [B H, ...]
+    StudentGradients<Real> student;       ///< [B H, ...], none if the maps are frozen
 
     LayerGradients() = default;
-    LayerGradients(const ModelConfig& config, const AttentionShape& shape, int feature_dim);
+    LayerGradients(const ModelConfig& config, const AttentionShape& shape);
 };
 
 /// Fills q, k, v of `act` from the residual stream x[n, D].
@@ -90,9 +93,11 @@ public:
                  const DropoutStreams& streams, const Matrix<Real>& x, const LayerRecord<Real>& record);
 
     /// Recomputes the layer from what entered it, unless its activations are still there, turns dx[n, D], the gradient
-    /// of what left it, into that of what entered, and adds to the gradients the layer keeps. Overwrites the record.
+    /// of what left it, into that of what entered, if wanted, and adds to the gradients the layer keeps. Overwrites the
+    /// record.
     void backward(const AttentionShape& shape, const LayerWeights<Real>& weights, const AdaptedLayer<Real>& layer,
-                  const DropoutStreams& streams, const LayerRecord<Real>& record, const Matrix<Real>& dx);
+                  const DropoutStreams& streams, const LayerRecord<Real>& record, const Matrix<Real>& dx,
+                  InputGradient entered = InputGradient::wanted);
 
     /// For a record of the largest shape: what no backward pass reads is shared with all others.
     [[nodiscard]] LayerActivations<Real> activations_to_keep() const;
@@ -118,7 +123,10 @@ private:
     void mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& dx);
     void attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,
                             const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
-                            const LayerActivations<Real>& act);
+                            const LayerActivations<Real>& act, const Matrix<Real>& narrow);
+    void student_backward(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
+                          const LayerActivations<Real>& act, const Matrix<Real>& dy,
+                          const AttentionInputGradients<Real>& inputs);
     LoraContext<Real> lora_context(const AttentionShape& shape, const AdaptedLayer<Real>& layer, Projection projection,
                                    const DropoutStreams& streams) const;
 

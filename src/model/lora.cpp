@@ -78,6 +78,7 @@ void low_rank_backward(Gemm<Real>& gemm, const LoraContext<Real>& context, const
         add_to(update.a_gradients, da);
         add_to(update.b_gradients, db);
     }
+    if (dx.extent(0) == 0) return;
     if (!drops(context)) {
         gemm.multiply(Transpose::no, Transpose::no, 1, low_gradient, update.a, 1, dx);
         return;

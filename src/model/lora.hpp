@@ -31,7 +31,7 @@ template <class Real>
 void add_low_rank(Gemm<Real>& gemm, const LoraContext<Real>& context, const LowRank<Real>& update,
                   const Matrix<Real>& x, const Matrix<Real>& y, LoraScratch<Real>& scratch);
 
-/// Adds to the gradients of A and B where those are kept, and to dx[n, inputs].
+/// Adds to the gradients of A and B where those are kept, and to dx[n, inputs] unless it has no rows.
 template <class Real>
 void low_rank_backward(Gemm<Real>& gemm, const LoraContext<Real>& context, const LowRank<Real>& update,
                        const Matrix<Real>& x, const Matrix<Real>& dy, const Matrix<Real>& dx,

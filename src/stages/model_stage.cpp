@@ -58,7 +58,8 @@ void ModelStage::bind_parameters() {
         if (adaptation_.train_students) adapted.student_gradients = students_->gradients(layer);
         if (adapter_) adapted.lora = adapter_->layer(layer);
     }
-    training_.emplace(*decoder_, weights_, adapted_, adaptation_.layers_kept);
+    training_.emplace(*decoder_, weights_, adapted_, adaptation_.layers_kept,
+                      link_.is_first() ? InputGradient::unused : InputGradient::wanted);
 }
 
 Matrix<float> ModelStage::receive_input(const Sequences& sequences) {

@@ -84,16 +84,24 @@ NaiveInputs parameter_sums(const AttentionShape& s, const StudentGradients<Real>
     return sums;
 }
 
-/// Gradients of dy . y with respect to parameters and inputs.
+/// Gradients of dy . y with respect to the inputs, and to parameters that `gradients` has arrays for.
 template <class Real>
-AllGradients<Real> all_gradients(const StudentRun<Real>& run, const std::vector<double>& dy) {
+AttentionInputGradients<Real> input_gradients(const StudentRun<Real>& run, const std::vector<double>& dy,
+                                              const StudentGradients<Real>& gradients) {
     const StudentCase& c = run.c;
-    const auto gradients = run.zero_gradients();
     const AttentionInputGradients<Real> inputs{.q = poisoned<Real>(c.rows(), c.query_width()),
                                                .k = poisoned<Real>(c.rows(), c.query_width()),
                                                .v = poisoned<Real>(c.rows(), c.query_width())};
     student_attention_backward(c.shape, c.form, run.parameters, run.q, run.k, run.v, run.y, run.normalizer,
                                matrix<Real>(c.rows(), c.query_width(), dy), gradients, inputs);
+    return inputs;
+}
+
+template <class Real>
+AllGradients<Real> all_gradients(const StudentRun<Real>& run, const std::vector<double>& dy) {
+    const StudentCase& c = run.c;
+    const auto gradients = run.zero_gradients();
+    const auto inputs = input_gradients(run, dy, gradients);
     AllGradients<Real> result{.by_head = gradients, .sums = parameter_sums(c.shape, gradients)};
     result.sums.q = values(inputs.q);
     const auto grouped = poisoned<Real>(c.rows(), c.kv_width());

@@ -131,6 +131,20 @@ TEST_P(AttentionEdges, OverloadsAgreeBitForBit) {
     }
 }
 
+TEST_P(AttentionEdges, FrozenParametersLeaveTheInputGradientsAsTheyAre) {
+    for (const auto map : all_feature_maps) {
+        const StudentCase c{{.batch = 2, .length = 45, .heads = 4, .kv_heads = 2, .head_dim = 16},
+                            {GetParam(), 8, map, 16, true}};
+        const StudentRun<float> run(c, random_inputs(c, 235));
+        const auto dy = random_values(c.rows() * c.query_width(), 236);
+        const auto trained = input_gradients(run, dy, run.zero_gradients());
+        const auto frozen = input_gradients(run, dy, StudentGradients<float>());
+        EXPECT_EQ(values(frozen.q), values(trained.q)) << feature_map_name(map);
+        EXPECT_EQ(values(frozen.k), values(trained.k)) << feature_map_name(map);
+        EXPECT_EQ(values(frozen.v), values(trained.v)) << feature_map_name(map);
+    }
+}
+
 TEST_P(AttentionEdges, ParameterGradientsAreAdded) {
     const StudentCase c{{.batch = 1, .length = 30, .heads = 2, .kv_heads = 1, .head_dim = 6},
                         {GetParam(), 4, FeatureMapKind::t2r, 6, false}};

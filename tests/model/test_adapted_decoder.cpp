@@ -130,7 +130,7 @@ protected:
     }
 
     /// `keep`: the activations, for the backward pass. `between`: another micro-batch passes between the two passes.
-    Matrix<double> gradients(bool keep = false, bool between = false) {
+    Matrix<double> gradients(bool keep = false, bool between = false, InputGradient entered = InputGradient::wanted) {
         const Matrix<double> x("x", batch * length, config.hidden_size);
         Kokkos::deep_copy(x, input);
         const auto mine = record(keep);
@@ -141,7 +141,7 @@ protected:
             fill(other, 13, 1);
             decoder.forward(shape, weights, layer, streams, other, record(keep));
         }
-        decoder.backward(shape, weights, layer, streams, mine, x);
+        decoder.backward(shape, weights, layer, streams, mine, x, entered);
         return x;
     }
 
@@ -199,6 +199,20 @@ TEST_P(AdaptedDecoderGradient, FoundKeptAndRecomputedActivationsGiveTheSameBits)
     EXPECT_EQ(bits(false, false), recomputed);
     EXPECT_EQ(bits(true, false), recomputed);
     EXPECT_EQ(bits(true, true), recomputed);
+}
+
+TEST_P(AdaptedDecoderGradient, OfTheFirstLayerNeedsNoInputGradient) {
+    const auto bits = [&](InputGradient entered) {
+        std::vector<double> all;
+        for (const auto& update : layer.lora)
+            for (const auto& sums : {update.a_gradients, update.b_gradients}) Kokkos::deep_copy(sums, 0.0);
+        gradients(true, false, entered);
+        for (const auto& update : layer.lora)
+            for (const auto& sums : {update.a_gradients, update.b_gradients})
+                all.insert(all.end(), sums.data(), sums.data() + sums.size());
+        return all;
+    };
+    EXPECT_EQ(bits(InputGradient::unused), bits(InputGradient::wanted));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -12,6 +12,7 @@ struct AttentionWork {
     double forward = 0; ///< FLOP of the student
     double maps = 0;    ///< FLOP of the student's backward pass for maps and g
     double inputs = 0;  ///< and for q, k and v
+    double frozen = 0;  ///< for q, k and v alone
 };
 
 inline AttentionWork attention_work(const AttentionShape& s, const StudentForm& form) {
@@ -29,6 +30,7 @@ inline AttentionWork attention_work(const AttentionShape& s, const StudentForm& 
     work.forward = 2 * n * 2 * d * f + 4 * d * near + 2 * (p + d) * local_far + 4 * n * p * d;
     work.maps = 2 * n * 4 * d * f + 2 * n * 2 * d * f + 8 * n * p * d + 4 * (p + d) * local_far;
     work.inputs = work.maps + 2 * n * 2 * d * f + 10 * d * near + 2 * n * p * d + 2 * (p + d) * local_far;
+    work.frozen = work.inputs - 2 * n * 2 * d * f;
     return work;
 }
 

@@ -38,8 +38,11 @@ std::vector<double> sum_over_groups(const AttentionShape& s, const std::vector<d
     return sums;
 }
 
+enum class Parameters { trained, frozen };
+
 /// Gradients of dy . y in the layout of the inputs. Those of parameters are added to `start`.
-NaiveInputs gradients_on_device(const CudaStudent& run, const std::vector<double>& dy, bool inputs, double start = 0) {
+NaiveInputs gradients_on_device(const CudaStudent& run, const std::vector<double>& dy, bool inputs, double start = 0,
+                                Parameters parameters = Parameters::trained) {
     const AttentionShape& s = run.c.shape;
     const auto filled = [&](std::size_t count) { return on_device(std::vector<double>(count, start)); };
     const auto q_map = filled(run.c.statistic_rows() * run.c.map_size());
@@ -54,9 +57,10 @@ NaiveInputs gradients_on_device(const CudaStudent& run, const std::vector<double
     const auto dy_on_device = on_device(dy);
     const cuda::InputGradientPointers input_pointers{dq.data(), dk.data(), dv.data()};
     const DeviceArray<unsigned char> workspace(cuda::student_attention_backward_workspace(s, run.c.form));
+    const cuda::StudentGradientPointers sums{q_map.data(), k_map.data(), q_bias.data(), k_bias.data(), g.data()};
     cuda::student_attention_backward(
         s, run.c.form, run.parameters(), run.inputs(), {run.y.data(), run.normalizer.data(), dy_on_device.data()},
-        {q_map.data(), k_map.data(), q_bias.data(), k_bias.data(), g.data()}, inputs ? &input_pointers : nullptr,
+        parameters == Parameters::trained ? sums : cuda::StudentGradientPointers{}, inputs ? &input_pointers : nullptr,
         {workspace.data(), workspace.bytes()}, nullptr);
     NaiveInputs result;
     result.q_map = sum_over_batch(s, q_map.values());
@@ -162,6 +166,22 @@ CUDA_TEST(ParameterGradientsNeedNoInputGradientsAndAreAdded) {
             EXPECT_TRUE(close(without.g, plus_one(with.g), 1e-6));
         }
         for (const double x : without.q) EXPECT_TRUE(std::isnan(x)) << "an input gradient was written unasked";
+    }
+}
+
+CUDA_TEST(FrozenParametersLeaveTheInputGradientsAsTheyAre) {
+    for (const auto near : all_near_keys) {
+        StudentCase c = student_case(near, 1100, 32); // several segments, and tiles of rows in each
+        c.shape.heads = c.shape.kv_heads = 1;
+        const CudaStudent run(c, rounded_inputs(c, 64));
+        const auto dy = random_values(c.rows() * c.query_width(), 65);
+        run.forward();
+        const NaiveInputs trained = gradients_on_device(run, dy, true);
+        const NaiveInputs frozen = gradients_on_device(run, dy, true, 0, Parameters::frozen);
+        EXPECT_EQ(frozen.q, trained.q);
+        EXPECT_EQ(frozen.k, trained.k);
+        EXPECT_EQ(frozen.v, trained.v);
+        for (const double x : frozen.q_map) EXPECT_EQ(x, 0) << "a frozen map's gradient was written";
     }
 }
 

@@ -28,8 +28,14 @@ public:
           attention_(attention_work({batch_, settings.length(), m_.heads, m_.kv_heads, m_.head_dim}, form)) {}
 
     [[nodiscard]] std::vector<Projection> attention_projections() const {
-        return {{query_, width_, false}, {kv_, width_, false}, {kv_, width_, false}, {width_, query_, true}};
+        auto all = attention_in();
+        all.push_back(attention_out());
+        return all;
     }
+    [[nodiscard]] std::vector<Projection> attention_in() const {
+        return {{query_, width_, false}, {kv_, width_, false}, {kv_, width_, false}};
+    }
+    [[nodiscard]] Projection attention_out() const { return {width_, query_, true}; }
     [[nodiscard]] std::vector<Projection> mlp_in() const { return {{wide_, width_, false}, {wide_, width_, false}}; }
     [[nodiscard]] std::vector<Projection> mlp_out() const { return {{width_, wide_, true}}; }
 
@@ -62,10 +68,15 @@ public:
         add("student_attention", m_.heads * batch_ * attention_.forward,
             f32 * n_ * ((2 + arrays) * query_ + 2 * kv_ + m_.heads));
     }
-    void student_backward(bool inputs) {
-        const double gradients = inputs ? 3 * query_ : 0;
-        add("student_attention_backward", m_.heads * batch_ * (inputs ? attention_.inputs : attention_.maps),
-            f32 * n_ * (3 * query_ + 2 * kv_ + m_.heads + gradients) + 2 * f32 * map_gradients());
+    /// Of the maps alone.
+    void student_maps_backward() {
+        add("student_attention_backward", m_.heads * batch_ * attention_.maps,
+            f32 * n_ * (3 * query_ + 2 * kv_ + m_.heads) + 2 * f32 * map_gradients());
+    }
+    /// Of q, k and v alone.
+    void student_inputs_backward() {
+        add("student_attention_backward", m_.heads * batch_ * attention_.frozen,
+            f32 * n_ * (6 * query_ + 2 * kv_ + m_.heads));
     }
     [[nodiscard]] double map_gradients() const { return batch_ * 2.0 * m_.heads * m_.head_dim * form_.feature_dim; }
 
@@ -76,16 +87,22 @@ public:
             if (dropout > 0) add("dropout", 0, 2 * f32 * n_ * p.inputs);
         }
     }
-    /// dA, dB and dx, after x A^T once more.
+    /// dA and dB, after x A^T once more.
     void low_rank_backward(double rank, double dropout) {
         for (const Projection& p : attention_projections()) {
-            add("array_products", 2 * n_ * rank * (3 * p.inputs + 2 * p.outputs),
-                f32 * n_ * (2 * p.outputs + 2 * p.inputs + (dropout > 0 ? 1 : 2) * p.inputs));
-            if (dropout > 0) {
-                add("dropout", 0, 4 * f32 * n_ * p.inputs);
-                add("add", 0, 3 * f32 * n_ * p.inputs);
-            }
+            add("array_products", 2 * n_ * rank * (2 * p.inputs + 2 * p.outputs),
+                f32 * n_ * (2 * p.outputs + 2 * p.inputs));
+            if (dropout > 0) add("dropout", 0, 2 * f32 * n_ * p.inputs);
             add("add_to", 0, (f32 + 2 * f64) * rank * (p.inputs + p.outputs));
+        }
+    }
+    /// dx of dA's x.
+    void low_rank_input_backward(const std::vector<Projection>& projections, double rank, double dropout) {
+        for (const Projection& p : projections) {
+            add("array_products", 2 * n_ * rank * p.inputs, f32 * n_ * (dropout > 0 ? 1 : 2) * p.inputs);
+            if (dropout == 0) continue;
+            add("dropout", 0, 2 * f32 * n_ * p.inputs);
+            add("add", 0, 3 * f32 * n_ * p.inputs);
         }
     }
 
@@ -105,10 +122,8 @@ private:
     Works works_;
 };
 
-Works repeat(const Works& works, double times) {
-    Works all;
-    for (const auto& [name, work] : works) all[name] = work * times;
-    return all;
+void add_repeated(Works& works, const LayerWork& layer, double times) {
+    for (const auto& [name, work] : layer.works()) works[name] += work * times;
 }
 
 /// AdamW reads gradient, moments and value and writes three of them back.
@@ -136,10 +151,14 @@ void add_adapted(LayerWork& w, double rank, double dropout) {
     w.add_products(w.mlp_in());
     w.low_rank_forward(rank, dropout);
     w.student(0);
+    w.add_rows("rms_norm", w.width(), 4);
+    w.add_rows("rotate", w.query() + w.kv(), 2);
 }
 
 Works of_step(const Settings& settings, const LayerWork& w) {
-    return repeat(w.works(), static_cast<double>(settings.layers) * settings.micro_batches());
+    Works works;
+    add_repeated(works, w, static_cast<double>(settings.layers) * settings.micro_batches());
+    return works;
 }
 
 } // namespace
@@ -154,7 +173,7 @@ Works transfer_work(const Settings& settings, const StudentForm& form, Arithmeti
     LayerWork w(settings, form, arithmetic);
     add_teacher(w);
     w.student(2); // the teacher's output and dy
-    w.student_backward(false);
+    w.student_maps_backward();
     w.add("copy", 0, f32 * w.map_gradients());
     w.add("add_over_batch", 0, f32 * w.map_gradients() + 2 * f64 * w.map_gradients() / settings.options.micro_batch);
     Works works = of_step(settings, w);
@@ -172,20 +191,25 @@ Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic ar
     w.add_products(w.mlp_out()); // not recomputed
     w.add_products(w.mlp_out(), true);
     w.add_products(w.mlp_in(), true);
-    w.add_products(w.attention_projections(), true);
+    w.add_products({w.attention_out()}, true);
     w.low_rank_backward(rank, dropout);
-    w.student_backward(true);
-    w.add_rows("rms_norm", w.width(), 8);
-    w.add_rows("rms_norm_backward", w.width(), 8);
-    w.add_rows("rotate", w.query() + w.kv(), 6);
+    w.low_rank_input_backward({w.attention_out()}, rank, dropout);
+    w.student_inputs_backward();
+    w.add_rows("rms_norm_backward", w.width(), 4);
+    w.add_rows("rotate", w.query() + w.kv(), 2);
     w.add_rows("swiglu", w.wide(), 3);
     w.add_rows("swiglu_backward", w.wide(), 5);
     w.add_rows("sum_head_groups", w.query() + w.kv(), 2);
-    w.add_rows("copy", w.width(), 12);
-    w.add("copy", 0, f32 * w.map_gradients());
+    w.add_rows("copy", w.width(), 10);
+    LayerWork above(settings, form, arithmetic); // nothing is trained below the model's first layer
+    above.add_products(above.attention_in(), true);
+    above.low_rank_input_backward(above.attention_in(), rank, dropout);
+    above.add_rows("rms_norm_backward", above.width(), 4);
+    above.add_rows("copy", above.width(), 2);
     Works works = of_step(settings, w);
-    for (const auto& [name, work] : again.works())
-        works[name] += work * (static_cast<double>(settings.layers_recomputed()) * settings.micro_batches());
+    add_repeated(works, again, static_cast<double>(settings.layers_recomputed()) * settings.micro_batches());
+    const int layers_above = settings.stages() > 1 ? settings.layers : settings.layers - 1;
+    add_repeated(works, above, static_cast<double>(layers_above) * settings.micro_batches());
     add_optimizer(works, parameters);
     return works;
 }

@@ -15,8 +15,8 @@ namespace lolcats::bench {
 
 namespace {
 
-/// The first stage of the pipeline, which has the most micro-batches between forward and backward pass. What the stages
-/// before and after it would send is there already.
+/// The most that a stage of the pipeline does: as many micro-batches between forward and backward pass as the first
+/// has, and the gradients that all others send down. What the stages before and after it would send is there already.
 class LoraRun : public BlockRun {
 public:
     LoraRun(const Settings& s, Arithmetic arithmetic)
@@ -26,7 +26,8 @@ public:
           students_(s.model, form_, {0, s.layers}, false, frozen_),
           adapter_(s.model, adapter_config_, {0, s.layers}, trained_),
           decoder_({s.model, rope_, gemm_}, shape_, form_, adapter_config_.form),
-          stage_(decoder_, weights_, adapted_, s.layers_kept()),
+          stage_(decoder_, weights_, adapted_, s.layers_kept(),
+                 s.stages() > 1 ? InputGradient::wanted : InputGradient::unused),
           input_(uninitialized("input"), shape_.rows(), s.model.hidden_size),
           gradient_(uninitialized("gradient"), shape_.rows(), s.model.hidden_size),
           x_(uninitialized("residual"), shape_.rows(), s.model.hidden_size) {
