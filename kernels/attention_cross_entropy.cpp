@@ -1,3 +1,4 @@
+#include "kernels/attention_twin.hpp"
 #include "kernels/student_head.hpp"
 #include "kernels/transfer_loss.hpp"
 
@@ -232,7 +233,6 @@ template <class Real, class Body>
 double for_each_head(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
                      const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& log_sum,
                      const Matrix<Real>& normalizer, EntropyKeys counted, const Body& body) {
-    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     const int heads = shape.batch * shape.heads;
@@ -260,6 +260,10 @@ double loss_with_gradients(const AttentionShape& shape, const StudentForm& form,
                            const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
                            const Matrix<Real>& log_sum, const Matrix<Real>& normalizer, EntropyKeys counted, Real scale,
                            const StudentGradients<Real>& gradients) {
+    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
+    double loss = 0;
+    if (twin::attention_cross_entropy(shape, form, parameters, q, k, log_sum, normalizer, scale, &gradients, loss))
+        return loss;
     return for_each_head(
         shape, form, parameters, q, k, log_sum, normalizer, counted,
         KOKKOS_LAMBDA(const HeadCrossEntropy<Team, Real>& entropy) {
@@ -271,6 +275,11 @@ template <class Real>
 double loss_alone(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
                   const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& log_sum,
                   const Matrix<Real>& normalizer, EntropyKeys counted) {
+    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
+    double loss = 0;
+    if (twin::attention_cross_entropy(shape, form, parameters, q, k, log_sum, normalizer, Real(0),
+                                      static_cast<const StudentGradients<Real>*>(nullptr), loss))
+        return loss;
     return for_each_head(
         shape, form, parameters, q, k, log_sum, normalizer, counted,
         KOKKOS_LAMBDA(const HeadCrossEntropy<Team, Real>& entropy) { return entropy.run([](const Chunk&) {}); });

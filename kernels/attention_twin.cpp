@@ -67,6 +67,30 @@ cuda::StudentParameterPointers pointers(const StudentParameters<float>& paramete
             parameters.window_factors.data()};
 }
 
+cuda::StudentGradientPointers pointers(const StudentGradients<float>& gradients) {
+    return {gradients.q_map.data(), gradients.k_map.data(), gradients.q_bias.data(), gradients.k_bias.data(),
+            gradients.window_factors.data()};
+}
+
+/// A number that a kernel leaves on the device.
+class DeviceNumber {
+public:
+    explicit DeviceNumber(cudaStream_t stream) : memory_(sizeof(double), stream), stream_(stream) {}
+
+    [[nodiscard]] double* data() const { return static_cast<double*>(memory_.workspace().data); }
+    /// Waits for the kernels named `what`.
+    [[nodiscard]] double value(const char* what) const {
+        double number = 0;
+        check(cudaMemcpyAsync(&number, data(), sizeof number, cudaMemcpyDeviceToHost, stream_), what);
+        check(cudaStreamSynchronize(stream_), what);
+        return number;
+    }
+
+private:
+    StreamMemory memory_;
+    cudaStream_t stream_;
+};
+
 } // namespace
 
 bool softmax_attention(const AttentionShape& shape, const Matrix<float>& q, const Matrix<float>& k,
@@ -97,13 +121,11 @@ bool student_squared_error(const AttentionShape& shape, const StudentForm& form,
     if (!allowed || !cuda::supports(shape, form)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
     const StreamMemory memory(cuda::student_attention_workspace(shape, form), stream);
-    const StreamMemory sum(sizeof(double), stream);
-    auto* const on_device = static_cast<double*>(sum.workspace().data);
-    const cuda::SquaredError wanted{teacher.data(), scale, dy.data(), on_device};
+    const DeviceNumber sum(stream);
+    const cuda::SquaredError wanted{teacher.data(), scale, dy.data(), sum.data()};
     cuda::student_attention(shape, form, pointers(parameters), {q.data(), k.data(), v.data()}, y.data(),
                             normalizer.data(), &wanted, memory.workspace(), stream);
-    check(cudaMemcpyAsync(&error, on_device, sizeof error, cudaMemcpyDeviceToHost, stream), "the squared error");
-    check(cudaStreamSynchronize(stream), "student_squared_error");
+    error = sum.value("student_squared_error");
     return true;
 }
 
@@ -116,13 +138,28 @@ bool student_attention_backward(const AttentionShape& shape, const StudentForm& 
     if (!allowed || !cuda::supports(shape, form)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
     const StreamMemory memory(cuda::student_attention_backward_workspace(shape, form), stream);
-    const cuda::StudentGradientPointers sums{gradients.q_map.data(), gradients.k_map.data(), gradients.q_bias.data(),
-                                             gradients.k_bias.data(), gradients.window_factors.data()};
     cuda::InputGradientPointers wanted{};
     if (inputs != nullptr) wanted = {inputs->q.data(), inputs->k.data(), inputs->v.data()};
     cuda::student_attention_backward(shape, form, pointers(parameters), {q.data(), k.data(), v.data()},
-                                     {y.data(), normalizer.data(), dy.data()}, sums,
+                                     {y.data(), normalizer.data(), dy.data()}, pointers(gradients),
                                      inputs != nullptr ? &wanted : nullptr, memory.workspace(), stream);
+    return true;
+}
+
+bool attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
+                             const StudentParameters<float>& parameters, const Matrix<float>& q, const Matrix<float>& k,
+                             const Matrix<float>& log_sum, const Matrix<float>& normalizer, float scale,
+                             const StudentGradients<float>* gradients, double& loss) {
+    if (!allowed || !cuda::supports(shape, form)) return false;
+    const cudaStream_t stream = Execution().cuda_stream();
+    const StreamMemory memory(cuda::attention_cross_entropy_workspace(shape, form), stream);
+    const DeviceNumber sum(stream);
+    cuda::StudentGradientPointers wanted{};
+    if (gradients != nullptr) wanted = pointers(*gradients);
+    cuda::attention_cross_entropy(shape, form, pointers(parameters), q.data(), k.data(),
+                                  {log_sum.data(), normalizer.data()}, scale, gradients != nullptr ? &wanted : nullptr,
+                                  sum.data(), memory.workspace(), stream);
+    loss = sum.value("attention_cross_entropy");
     return true;
 }
 

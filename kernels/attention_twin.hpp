@@ -26,6 +26,11 @@ bool student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const Matrix<float>& k, const Matrix<float>& v, const Matrix<float>& y,
                                 const Matrix<float>& normalizer, const Matrix<float>& dy,
                                 const StudentGradients<float>& gradients, const AttentionInputGradients<float>* inputs);
+/// normalizer: empty if only far keys count. gradients: null if not wanted.
+bool attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
+                             const StudentParameters<float>& parameters, const Matrix<float>& q, const Matrix<float>& k,
+                             const Matrix<float>& log_sum, const Matrix<float>& normalizer, float scale,
+                             const StudentGradients<float>* gradients, double& loss);
 #endif
 
 /// Other precisions and builds have no such kernels.
@@ -43,6 +48,10 @@ bool student_squared_error(const Arguments&...) {
 }
 template <class... Arguments>
 bool student_attention_backward(const Arguments&...) {
+    return false;
+}
+template <class... Arguments>
+bool attention_cross_entropy(const Arguments&...) {
     return false;
 }
 

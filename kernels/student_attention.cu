@@ -1,6 +1,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/online_softmax.cuh"
 #include "kernels/cuda/student.cuh"
+#include "kernels/cuda/sum.cuh"
 
 #include <initializer_list>
 #include <type_traits>
@@ -247,22 +248,6 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
     store_outputs<D>(arguments, local, first + block16, lambda, total, y);
 }
 
-constexpr int sum_threads = 512;
-
-/// One block: the sum of all parts of the loss, in an order that does not depend on anything but their number.
-__global__ __launch_bounds__(sum_threads) void sum_losses_kernel(const float* parts, std::size_t count, double* loss) {
-    double* const sums = reinterpret_cast<double*>(shared_memory());
-    double sum = 0;
-    for (std::size_t i = threadIdx.x; i < count; i += sum_threads) sum += static_cast<double>(parts[i]);
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    for (unsigned half = sum_threads / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) *loss = sums[0];
-}
-
 /// Blocks: chunks x count of 2 w threads; shared memory (2 w + max(2 w, d')) (d + 8) bf16, 68 KiB at w = 64, d = d' =
 /// 128, and w (d' + 8) more unless for the terrace. Moves, a row: q, phi_q, y, for the loss teacher and dy, k and v
 /// twice, and 2 d' d / w bytes of state; (4 to 8) w d + 2 d' d FLOP.
@@ -325,8 +310,7 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
         launch_student_attention(arguments, stream);
     }
     if (error == nullptr) return;
-    launch("sum_losses", sum_losses_kernel, dim3(1), sum_threads, sum_threads * sizeof(double), stream,
-           static_cast<const float*>(memory.losses), ForwardMemory::losses_a_head(shape, form) * all, error->loss);
+    sum_parts(memory.losses, ForwardMemory::losses_a_head(shape, form) * all, error->loss, stream);
 }
 
 } // namespace lolcats::cuda

@@ -37,6 +37,7 @@ bool supports(const AttentionShape& shape, const StudentForm& form);
 std::size_t softmax_attention_workspace(const AttentionShape& shape);
 std::size_t student_attention_workspace(const AttentionShape& shape, const StudentForm& form);
 std::size_t student_attention_backward_workspace(const AttentionShape& shape, const StudentForm& form);
+std::size_t attention_cross_entropy_workspace(const AttentionShape& shape, const StudentForm& form);
 
 /// After RoPE: q [B T, H d], k and v [B T, H_kv d].
 struct AttentionInputs {
@@ -103,5 +104,19 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const StudentOutputs& outputs, const StudentGradientPointers& gradients,
                                 const InputGradientPointers* input_gradients, const Workspace& workspace,
                                 cudaStream_t stream);
+
+/// Sums of each query's weights, [B H, T]. Without `normalizer` only far keys count, and the student's weights of those
+/// are normalised by their own sum.
+struct WeightSums {
+    const float* log_sum;    ///< of softmax_attention
+    const float* normalizer; ///< of student_attention
+};
+
+/// *loss = attention_cross_entropy of transfer_loss.hpp, or without a normalizer far_cross_entropy. With `gradients`
+/// not null adds `scale` times its gradient to them.
+void attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
+                             const StudentParameterPointers& parameters, const float* q, const float* k,
+                             const WeightSums& sums, float scale, const StudentGradientPointers* gradients,
+                             double* loss, const Workspace& workspace, cudaStream_t stream);
 
 } // namespace lolcats::cuda

@@ -157,16 +157,87 @@ inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm&
     }
 }
 
-/// Gradients of dy . y, in the layout of the inputs. Where scores tie, the first takes the maximum's whole share.
-inline NaiveGradients naive_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
-                                      const std::vector<double>& dy) {
+/// Gradients of the attention weights' cross-entropy for one head of one sequence, added to `out`; sizes are still
+/// squares.
+inline void add_naive_head_entropy_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
+                                             NaiveKeys counted, int b, int h, NaiveGradients& out) {
+    const int d = s.head_dim;
+    const std::size_t map = static_cast<std::size_t>(h) * d * form.feature_dim;
+    const double gamma = 1 / (1 + std::exp(-in.g[h]));
+    const bool has_near = form.near != NearKeys::none;
+    const double lambda = form.affine && has_near ? 1 - gamma : 1;
+    const auto is_near = [&](int n, int i) { return naive_near(form.near, form.window, n, i); };
+    const auto student = naive_student_weights(s, form, in, b, h);
+    std::vector<double> log_sums(s.length);
+    const auto teacher = naive_teacher_weights(s, in, b, h, log_sums.data());
+    std::vector<std::vector<double>> phi_q;
+    std::vector<std::vector<double>> phi_k;
+    for (int n = 0; n < s.length; ++n) {
+        phi_q.push_back(naive_features(form, d, &in.q[naive_query(s, b, n, h)], &in.q_map[map], in.q_bias[h]));
+        phi_k.push_back(naive_features(form, d, &in.k[naive_key(s, b, n, h)], &in.k_map[map], in.k_bias[h]));
+    }
+    const std::size_t p = phi_q[0].size();
+    std::vector<std::vector<double>> dphi_q(s.length, std::vector<double>(p));
+    std::vector<std::vector<double>> dphi_k(s.length, std::vector<double>(p));
+    for (int n = 0; n < s.length; ++n) {
+        const std::size_t row = static_cast<std::size_t>(n) * s.length;
+        const auto is_counted = [&](int i) { return counted == NaiveKeys::all || !is_near(n, i); };
+        double sum = counted == NaiveKeys::all && !has_near ? 1e-12 : 0;
+        for (int i = 0; i <= n; ++i) sum += is_counted(i) ? student[row + i] : 0;
+        double mass = 0;
+        for (int i = 0; i <= n; ++i)
+            if (is_counted(i) && student[row + i] / sum >= 1e-12) mass += teacher[row + i];
+        for (int i = 0; i <= n; ++i) {
+            if (!is_counted(i)) continue;
+            const double weight = student[row + i];
+            const double dweight = mass / sum - (weight / sum < 1e-12 ? 0 : teacher[row + i] / weight);
+            if (counted == NaiveKeys::all && has_near) {
+                const double by_gamma = is_near(n, i) ? weight / gamma : form.affine ? -weight / lambda : 0;
+                out.g[h] += dweight * by_gamma * gamma * (1 - gamma);
+                out.g_size[h] += std::pow(weight * dweight * (1 - gamma), 2);
+            }
+            if (is_near(n, i)) continue;
+            for (std::size_t j = 0; j < p; ++j) {
+                dphi_q[n][j] += lambda * dweight * phi_k[i][j];
+                dphi_k[i][j] += lambda * dweight * phi_q[n][j];
+            }
+        }
+    }
+    for (int n = 0; n < s.length; ++n) {
+        const std::size_t q = naive_query(s, b, n, h);
+        const std::size_t k = naive_key(s, b, n, h);
+        naive_map_gradient(form, d, &in.q[q], &in.q_map[map], in.q_bias[h], dphi_q[n], &out.q_map[map], out.q_bias[h],
+                           out.q_bias_size[h], &out.q[q]);
+        naive_map_gradient(form, d, &in.k[k], &in.k_map[map], in.k_bias[h], dphi_k[n], &out.k_map[map], out.k_bias[h],
+                           out.k_bias_size[h], &out.k[k]);
+    }
+}
+
+/// What `add(b, h, out)` adds for every head.
+template <class Add>
+NaiveGradients naive_gradients_of_heads(const AttentionShape& s, const NaiveInputs& in, const Add& add) {
     const std::vector<double> zeros(in.g.size());
     NaiveGradients out{zeros_like(in), zeros, zeros, zeros};
     for (int b = 0; b < s.batch; ++b)
-        for (int h = 0; h < s.heads; ++h) add_naive_head_gradients(s, form, in, dy, b, h, out);
+        for (int h = 0; h < s.heads; ++h) add(b, h, out);
     for (auto* sizes : {&out.g_size, &out.q_bias_size, &out.k_bias_size})
         for (double& size : *sizes) size = std::sqrt(size);
     return out;
+}
+
+/// Gradients of dy . y, in the layout of the inputs. Where scores tie, the first takes the maximum's whole share.
+inline NaiveGradients naive_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
+                                      const std::vector<double>& dy) {
+    return naive_gradients_of_heads(
+        s, in, [&](int b, int h, NaiveGradients& out) { add_naive_head_gradients(s, form, in, dy, b, h, out); });
+}
+
+/// Gradients of naive_attention_cross_entropy with respect to the parameters.
+inline NaiveGradients naive_entropy_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
+                                              NaiveKeys counted) {
+    return naive_gradients_of_heads(s, in, [&](int b, int h, NaiveGradients& out) {
+        add_naive_head_entropy_gradients(s, form, in, counted, b, h, out);
+    });
 }
 
 } // namespace lolcats::test

@@ -69,5 +69,25 @@ TEST_F(AttentionTwin, SquaredErrorIsThatOfTheOutputs) {
     EXPECT_EQ(values(normalizer), values(run.normalizer));
 }
 
+TEST_F(AttentionTwin, CrossEntropyAgrees) {
+    const auto losses = [&]<class Real>(const StudentRun<Real>& of) {
+        const auto y = poisoned<Real>(c.rows(), c.query_width());
+        const auto log_sum = poisoned<Real>(c.statistic_rows(), c.shape.length);
+        softmax_attention(c.shape, of.q, of.k, of.v, y, log_sum);
+        const auto gradients = of.zero_gradients();
+        const double all = attention_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum, of.normalizer,
+                                                   Real(1), gradients);
+        const double far = far_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum, Real(1), gradients);
+        EXPECT_EQ(all, attention_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum, of.normalizer));
+        EXPECT_EQ(far, far_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum));
+        return std::pair(std::vector{all, far}, parameter_sums(c.shape, gradients));
+    };
+    const auto [loss, sums] = losses(run);
+    const auto [expected, expected_sums] = losses(exact);
+    EXPECT_TRUE(close(loss, expected, output_tolerance));
+    EXPECT_TRUE(close(sums.q_map, expected_sums.q_map, gradient_tolerance));
+    EXPECT_TRUE(close(sums.k_map, expected_sums.k_map, gradient_tolerance));
+}
+
 } // namespace
 } // namespace lolcats::test

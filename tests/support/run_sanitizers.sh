@@ -8,6 +8,6 @@ cmake --preset asan -S "$1" -B "$2" -DKokkos_DIR="$3" >/dev/null
 cmake --build "$2" --target test_kernels test_cuda_kernels_on_host test_core test_io test_comm
 cd "$2/bin"
 ./test_kernels --gtest_brief=1
-./test_cuda_kernels_on_host --gtest_brief=1 --gtest_filter=-*AllFeatureMaps:*EachHeadsKeys
+./test_cuda_kernels_on_host --gtest_brief=1 --gtest_filter=-*AllFeatureMaps:*EachHeadsKeys:*CrossEntropyAgreesForAllSizes
 ./test_core --gtest_brief=1
 for program in test_io test_comm; do mpirun -n 2 "./$program" --gtest_brief=1; done

@@ -177,7 +177,8 @@ struct Bench {
     Array dq_map{heads * map, 0, 0}, dk_map{heads * map, 0, 0}, dg{heads, 0, 0};
     Array dq{wide, 0, 0}, dk{wide, 0, 0}, dv{wide, 0, 0};
     Array workspace{std::max({cuda::softmax_attention_workspace(shape), cuda::student_attention_workspace(shape, form),
-                              cuda::student_attention_backward_workspace(shape, form)}) /
+                              cuda::student_attention_backward_workspace(shape, form),
+                              cuda::attention_cross_entropy_workspace(shape, form)}) /
                         sizeof(float),
                     0, 0};
 
@@ -195,11 +196,23 @@ struct Bench {
         cuda::student_attention(shape, form, parameters(), inputs(), y.data(), normalizer.data(), &error, memory(),
                                 nullptr);
     }
-    void student_backward(bool with_inputs) const {
+    [[nodiscard]] cuda::StudentGradientPointers parameter_gradients() const {
+        return {dq_map.data(), dk_map.data(), nullptr, nullptr, dg.data()};
+    }
+    void maps_backward() const {
+        cuda::student_attention_backward(shape, form, parameters(), inputs(), {y.data(), normalizer.data(), dy.data()},
+                                         parameter_gradients(), nullptr, memory(), nullptr);
+    }
+    void inputs_backward() const {
         const cuda::InputGradientPointers gradients{dq.data(), dk.data(), dv.data()};
         cuda::student_attention_backward(shape, form, parameters(), inputs(), {y.data(), normalizer.data(), dy.data()},
-                                         {dq_map.data(), dk_map.data(), nullptr, nullptr, dg.data()},
-                                         with_inputs ? &gradients : nullptr, memory(), nullptr);
+                                         {}, &gradients, memory(), nullptr);
+    }
+    void cross_entropy() const {
+        const cuda::StudentGradientPointers gradients = parameter_gradients();
+        cuda::attention_cross_entropy(shape, form, parameters(), q.data(), k.data(),
+                                      {log_sum.data(), normalizer.data()}, 1e-3F, &gradients,
+                                      reinterpret_cast<double*>(loss.data()), memory(), nullptr);
     }
 };
 
@@ -228,15 +241,16 @@ struct Report {
         };
         timed("teacher forward", work.teacher, in_out + wide, [&] { bench.teacher_forward(); });
         timed("student forward + error", work.forward, in_out + 3 * wide, [&] { bench.student_forward(); });
-        timed("student backward, maps", work.maps, in_out + 2 * wide, [&] { bench.student_backward(false); });
+        timed("student backward, maps", work.maps, in_out + 2 * wide, [&] { bench.maps_backward(); });
         timed("student forward + backward, maps", work.forward + work.maps, 2 * in_out + 5 * wide, [&] {
             bench.student_forward();
-            bench.student_backward(false);
+            bench.maps_backward();
         });
-        timed("student forward + backward, q k v", work.forward + work.inputs, 2 * in_out + 8 * wide, [&] {
+        timed("student forward + backward, q k v", work.forward + work.frozen, 2 * in_out + 8 * wide, [&] {
             bench.student_forward();
-            bench.student_backward(true);
+            bench.inputs_backward();
         });
+        timed("cross-entropy with gradients", work.entropy, in_out, [&] { bench.cross_entropy(); });
     }
 };
 

@@ -13,6 +13,7 @@ struct AttentionWork {
     double maps = 0;    ///< FLOP of the student's backward pass for maps and g
     double inputs = 0;  ///< and for q, k and v
     double frozen = 0;  ///< for q, k and v alone
+    double entropy = 0; ///< of the weights' cross-entropy with its gradients
 };
 
 inline AttentionWork attention_work(const AttentionShape& s, const StudentForm& form) {
@@ -31,6 +32,7 @@ inline AttentionWork attention_work(const AttentionShape& s, const StudentForm& 
     work.maps = 2 * n * 4 * d * f + 2 * n * 2 * d * f + 8 * n * p * d + 4 * (p + d) * local_far;
     work.inputs = work.maps + 2 * n * 2 * d * f + 10 * d * near + 2 * n * p * d + 2 * (p + d) * local_far;
     work.frozen = work.inputs - 2 * n * 2 * d * f;
+    work.entropy = pairs * (2 * d + 2 * p) + (pairs - near) * 4 * p + 2 * n * 2 * d * f;
     return work;
 }
 

@@ -222,9 +222,7 @@ void student_inputs_backward(benchmark::State& state) {
 
 void weights_loss(benchmark::State& state) {
     const Attention a(static_cast<int>(state.range(0)));
-    const double pairs = 0.5 * a.shape.length * a.shape.length;
-    const double flops = pairs * (4.0 * a.shape.head_dim + 6 * features(a.form.map, a.form.feature_dim));
-    time_kernel(state, a.flops(flops), a.bytes(1), [&] {
+    time_kernel(state, a.flops(a.work.entropy), a.bytes(1), [&] {
         benchmark::DoNotOptimize(
             attention_cross_entropy(a.shape, a.form, a.maps, a.q, a.k, a.log_sum, a.statistics, 1e-3F, a.gradients));
     });

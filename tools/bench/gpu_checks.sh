@@ -49,6 +49,7 @@ tests() {
 block() {
     check 120 "$here/block_405b" --stage transfer
     check 120 "$here/block_405b" --stage transfer --micro-batch 4
+    check 120 "$here/block_405b" --stage transfer --xent-factor 1
     check 180 "$here/block_405b" --stage lora --steps 1
     check 180 "$here/block_405b" --stage lora --steps 1 --micro-batch 2
 }

@@ -73,6 +73,10 @@ public:
         add("student_attention_backward", m_.heads * batch_ * attention_.maps,
             f32 * n_ * (3 * query_ + 2 * kv_ + m_.heads) + 2 * f32 * map_gradients());
     }
+    void student_cross_entropy() {
+        add("attention_cross_entropy", m_.heads * batch_ * attention_.entropy,
+            f32 * n_ * (query_ + kv_ + 2 * m_.heads) + 2 * f32 * map_gradients());
+    }
     /// Of q, k and v alone.
     void student_inputs_backward() {
         add("student_attention_backward", m_.heads * batch_ * attention_.frozen,
@@ -174,6 +178,7 @@ Works transfer_work(const Settings& settings, const StudentForm& form, Arithmeti
     add_teacher(w);
     w.student(2); // the teacher's output and dy
     w.student_maps_backward();
+    if (settings.options.xent_factor > 0) w.student_cross_entropy();
     w.add("copy", 0, f32 * w.map_gradients());
     w.add("add_over_batch", 0, f32 * w.map_gradients() + 2 * f64 * w.map_gradients() / settings.options.micro_batch);
     Works works = of_step(settings, w);
