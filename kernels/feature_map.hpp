@@ -35,7 +35,8 @@ struct HeadFeatureMap {
 
     /// z[m, f] = x W + b and phi[m, d'], for x[m, d] with the given row stride.
     template <class Team>
-    KOKKOS_INLINE_FUNCTION void forward(const Team& team, int m, const Real* x, int x_row, Real* z, Real* phi) const {
+    LOLCATS_OUTLINED_FUNCTION void forward(const Team& team, int m, const Real* x, int x_row, Real* z,
+                                           Real* phi) const {
         const int f = feature_dim;
         const int width = outputs();
         tile::multiply(team, m, f, head_dim, Real(1), tile::plain(x, x_row), weights, f, z, f, false);
@@ -47,8 +48,8 @@ struct HeadFeatureMap {
 
     /// dz[m, f] from what `forward` left and dphi[m, d'].
     template <class Team>
-    KOKKOS_INLINE_FUNCTION void backward(const Team& team, int m, const Real* z, const Real* phi, const Real* dphi,
-                                         Real* dz) const {
+    LOLCATS_OUTLINED_FUNCTION void backward(const Team& team, int m, const Real* z, const Real* phi, const Real* dphi,
+                                            Real* dz) const {
         const int f = feature_dim;
         const int width = outputs();
         tile::for_each(team, m, [=, *this](int i) {

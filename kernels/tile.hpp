@@ -30,18 +30,31 @@ KOKKOS_INLINE_FUNCTION Operand<Real> transposed(const Real* data, int row) {
     return {data, 1, row};
 }
 
+#ifdef KOKKOS_ENABLE_CUDA
+namespace device {
+
+/// Not inlined: attention's kernels have dozens of products, and take minutes to compile if each is a copy.
+template <class Team, class Real>
+__device__ __noinline__ void multiply(const Team& team, int m, int n, int k, Real alpha, Operand<Real> a, const Real* b,
+                                      int b_row, Real* c, int c_row, bool add) {
+    for_each(team, m * n, [=](int index) {
+        const int i = index / n;
+        const int j = index % n;
+        Real sum = 0;
+        for (int l = 0; l < k; ++l) sum += a.data[i * a.row + l * a.column] * b[l * b_row + j];
+        c[i * c_row + j] = (add ? c[i * c_row + j] : Real(0)) + alpha * sum;
+    });
+}
+
+} // namespace device
+#endif
+
 /// C[m, n] (+)= alpha A B with A[m, k] and B[k, n], B and C with contiguous rows.
 template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void multiply(const Team& team, int m, int n, int k, Real alpha, Operand<Real> a, const Real* b,
                                      int b_row, Real* c, int c_row, bool add) {
     KOKKOS_IF_ON_HOST((host::multiply(m, n, k, alpha, a, b, b_row, c, c_row, add);))
-    KOKKOS_IF_ON_DEVICE((for_each(team, m * n, [=](int index) {
-                             const int i = index / n;
-                             const int j = index % n;
-                             Real sum = 0;
-                             for (int l = 0; l < k; ++l) sum += a.data[i * a.row + l * a.column] * b[l * b_row + j];
-                             c[i * c_row + j] = (add ? c[i * c_row + j] : Real(0)) + alpha * sum;
-                         });))
+    KOKKOS_IF_ON_DEVICE((device::multiply(team, m, n, k, alpha, a, b, b_row, c, c_row, add);))
     (void)team;
 }
 
