@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdlib>
+#include <utility>
 
 // Kokkos calls three functions of the CUDA driver, whose library is only where a GPU's driver is installed. A program
 // linked to it would not start anywhere else, not even to say so. So they are defined here, and look the driver's own
@@ -45,6 +46,17 @@ CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
 
 namespace lolcats {
 
+namespace {
+
+std::pair<double, double> free_and_total() {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    LOLCATS_CHECK_CUDA(cudaMemGetInfo(&free, &total));
+    return {static_cast<double>(free), static_cast<double>(total)};
+}
+
+} // namespace
+
 void prepare_accelerator() {
     // Streams that share a hardware queue wait for each other. There are eight by default, and more streams than that:
     // a receive could stand behind a send that waits for its receiver.
@@ -75,10 +87,12 @@ std::string accelerator_name() {
 }
 
 double accelerator_memory_in_use() {
-    std::size_t free = 0;
-    std::size_t total = 0;
-    LOLCATS_CHECK_CUDA(cudaMemGetInfo(&free, &total));
-    return static_cast<double>(total - free);
+    const auto [free, total] = free_and_total();
+    return total - free;
+}
+
+double accelerator_memory_free() {
+    return free_and_total().first;
 }
 
 } // namespace lolcats

@@ -1,5 +1,9 @@
 #include "src/stages/array_report.hpp"
 
+#include "kernels/accelerator.hpp"
+#include "kernels/views.hpp"
+#include "lolcats/error.hpp"
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
@@ -21,6 +25,17 @@ Options as_run(const RunInput& input, Options options, Arithmetic arithmetic, in
 
 RunPlan::RunPlan(const RunInput& input, const Options& options, Arithmetic arithmetic, int ranks)
     : options(as_run(input, options, arithmetic, ranks)), plan(make_plan(input.config, this->options)) {}
+
+void require_room(const Communicator& world, double foretold) {
+    double needed = foretold;
+    if constexpr (runs_on_host) world.split_by_node().sum(&needed, 1);
+    double lack = needed - accelerator_memory_free();
+    world.max(&lack, 1);
+    if (lack > 0)
+        fail("out of memory: arrays would take {:.2f} GB more than a {} has free: use more ranks, or a smaller "
+             "--micro-batch or --block-layers; lolcats_plan shows the need",
+             lack / 1e9, runs_on_host ? "node" : "GPU");
+}
 
 nlohmann::ordered_json ArrayReport::finish(const Communicator& world, double foretold) const {
     std::array<double, 2> bytes = {memory_.largest(), foretold};

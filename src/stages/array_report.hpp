@@ -16,6 +16,10 @@ struct RunPlan {
     Plan plan;
 };
 
+/// Throws Error, the same on all ranks, unless the arrays that are foretold (of this rank, in bytes) fit in its GPU, or
+/// those of all ranks of a node in the node. Collective.
+void require_room(const Communicator& world, double foretold);
+
 class ArrayReport {
 public:
     /// One line on the console; returns the bytes of the rank that needed most, counted from construction on and

@@ -45,6 +45,8 @@ void convert_streaming(const Options& options, const Communicator& world) {
     const TransferRun run = prepare_transfer(options, input, world);
     if (world.rank() == 0) io::create_directories(transfer_directory(options));
     world.barrier();
+    const double foretold = array_bytes(run, mesh);
+    require_room(world, foretold);
 
     const ArrayTransport transport = array_transport(options);
     const auto replicas = make_array_communicator(mesh.data, transport, replicas_name(mesh));
@@ -62,7 +64,7 @@ void convert_streaming(const Options& options, const Communicator& world) {
                    .sequences = result.sequences,
                    .micro_batches = result.micro_batches,
                    .bytes_sent = stream.bytes_sent(),
-                   .array_bytes = array_bytes(run, mesh)});
+                   .array_bytes = foretold});
 }
 
 } // namespace lolcats

@@ -22,6 +22,21 @@ namespace lolcats {
 
 namespace {
 
+/// Those that a block's input passes through: of the last block none, since nothing comes after it.
+Range layers_to_run(const BlockLayout& layout, int block) {
+    return block + 1 < layout.blocks ? layout.layers_of(block) : Range{0, 0};
+}
+
+/// Of this rank's arrays, as foretold.
+double array_bytes(const Options& options, const RunInput& input, const Mesh& mesh, Arithmetic arithmetic) {
+    const RunPlan plan(input, options, arithmetic, mesh.pipeline_ranks * mesh.data_ranks);
+    const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
+    int layers = 0;
+    for (int block = blocks.begin; block < blocks.end; ++block) layers += layers_to_run(input.layout, block).size();
+    const bool is_last = mesh.stage + 1 == mesh.pipeline_ranks;
+    return teacher_memory(plan.plan, plan.options, layers, !is_last).total();
+}
+
 /// One rank's consecutive blocks as the teacher, with the stores of their inputs.
 class TeacherStage {
 public:
@@ -30,9 +45,8 @@ public:
         : input_(input), mesh_(mesh), link_(mesh.pipeline, array_transport(options), Flow::forward),
           replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
           weights_(options, input, *replicas_),
-          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), arithmetic_(arithmetic),
-          gemm_(arithmetic), rope_(input.config, input.length()),
-          activations_(input.config, input.shape(options.micro_batch)),
+          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), gemm_(arithmetic),
+          rope_(input.config, input.length()), activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
             stores_.push_back(open_store(options, identity, block));
@@ -84,14 +98,6 @@ public:
                            [&](const auto& store) { return store == nullptr || store->is_done(sequence); });
     }
 
-    /// Of this rank's arrays, as foretold.
-    [[nodiscard]] double array_bytes(const Options& options, int ranks) const {
-        const RunPlan plan(input_, options, arithmetic_, ranks);
-        int layers = 0;
-        for (const auto& block : layers_) layers += static_cast<int>(block.size());
-        return teacher_memory(plan.plan, plan.options, layers, !link_.is_last()).total();
-    }
-
     void close() {
         link_.flush();
         for (auto& store : stores_)
@@ -110,8 +116,7 @@ private:
 
     /// The last block only receives: nothing needs what leaves it.
     void load_block(int block) {
-        const bool hands_on = block + 1 < input_.layout.blocks;
-        const Range layers = hands_on ? input_.layout.layers_of(block) : Range{0, 0};
+        const Range layers = layers_to_run(input_.layout, block);
         layers_.push_back(load_layers<float>(weights_.source(), input_.config, layers, input_.storage));
     }
 
@@ -132,7 +137,6 @@ private:
     std::unique_ptr<ArrayCommunicator> replicas_;
     ReplicaWeights weights_;
     Range blocks_;
-    Arithmetic arithmetic_;
     Gemm<float> gemm_;
     RopeTable<float> rope_;
     LayerActivations<float> activations_;
@@ -193,11 +197,13 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     const InputIdentity identity = identify(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
+    const Arithmetic arithmetic = settle_arithmetic(options, world);
+    const double foretold = array_bytes(options, input, mesh, arithmetic);
+    require_room(world, foretold);
     const ArrayReport arrays;
-    TeacherStage stage(options, input, mesh, identity, settle_arithmetic(options, world));
+    TeacherStage stage(options, input, mesh, identity, arithmetic);
     const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
     if (options.verify) stage.verify(mine);
-    const double foretold = stage.array_bytes(options, world.size());
     const bool finished = compute(options, world, stage, missing_sequences(mine, mesh, stage), interrupt);
     stage.close();
     if (interrupt.finish(!finished)) return;

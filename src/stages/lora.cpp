@@ -138,8 +138,7 @@ public:
     LoraTraining(const LoraRun& run, const Communicator& world, const Mesh& mesh, Interrupt& interrupt)
         : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh),
           batches_(options_, input_.tokens.sequences()), window_dropout_(options_, batches_.steps()),
-          progress_(options_, 1e-4), part_(part_of_pipeline(run, mesh)),
-          plan_(input_, options_, run.arithmetic, world.size()),
+          progress_(options_, 1e-4), part_(part_of_pipeline(run, mesh)), plan_(plan_that_fits()),
           stage_(options_, input_, mesh, run.arithmetic,
                  {run.form, run.adapter, options_.train_feature_maps, run.tied, options_.kl_factor, run.softmax_layers,
                   layers_kept(plan_.plan, plan_.options, part_.layers, part_.in_flight())},
@@ -170,6 +169,12 @@ public:
     }
 
 private:
+    RunPlan plan_that_fits() const {
+        RunPlan plan(input_, options_, run_.arithmetic, world_.size());
+        require_room(world_, lora_stage_memory(plan.plan, plan.options, part_));
+        return plan;
+    }
+
     void prepare_parameters() {
         stage_.allocate_parameters();
         stage_.students().initialize(options_.feature_map_init, options_.seed);

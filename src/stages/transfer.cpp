@@ -18,10 +18,18 @@ bool has_to_stop(const Communicator& group, Interrupt& interrupt) {
     return wanted != 0;
 }
 
-/// Of this rank, which trains one block after the other, as foretold.
+/// Of this rank, which trains blocks of at most so many layers one after the other, as foretold.
 double array_bytes(const TransferRun& run, int layers, int ranks) {
     const RunPlan plan(run.input, run.options, run.arithmetic, ranks);
     return layers == 0 ? 0 : transfer_memory(plan.plan, plan.options, layers, 1).total();
+}
+
+/// Layers of the largest of the blocks that this rank is to train.
+int largest_block(const BlockLayout& layout, int first, int groups) {
+    int largest = 0;
+    for (int block = first; block < layout.blocks; block += groups)
+        largest = std::max(largest, layout.layers_of(block).size());
+    return largest;
 }
 
 } // namespace
@@ -38,9 +46,10 @@ void transfer_attention(const Options& options, const Communicator& world) {
     const auto arrays = make_array_communicator(group, array_transport(options), "ranks of one block");
     if (world.rank() == 0) io::create_directories(transfer_directory(options));
     world.barrier();
+    require_room(world, array_bytes(run, largest_block(input.layout, world.rank() % groups, groups), world.size()));
 
     Transferred all;
-    int largest = 0; // layers of a block that this rank trained
+    int largest = 0; // layers of a block that was not finished before
     for (int block = world.rank() % groups; block < blocks && !all.stopped; block += groups) {
         if (is_finished(run, block, group)) continue;
         all.stopped = has_to_stop(group, interrupt);
