@@ -155,7 +155,11 @@ CUDA_TEST(CrossEntropyClampsVanishingWeights) {
         for (double& x : *map) x *= 12;
     const NaiveCrossEntropy expected = naive_attention_cross_entropy(c.shape, c.form, in);
     ASSERT_GT(expected.clamped_mass, 0.0);
-    EXPECT_NEAR(entropy_on_device(c, in, NaiveKeys::all, false).loss, expected.loss, 2e-2 * expected.loss);
+    const EntropyResult actual = entropy_on_device(c, in, NaiveKeys::all, true);
+    EXPECT_NEAR(actual.loss, expected.loss, 2e-2 * expected.loss);
+    const NaiveGradients gradients = naive_entropy_gradients(c.shape, c.form, in, NaiveKeys::all);
+    EXPECT_TRUE(close(actual.gradients.q_map, gradients.q_map, 5e-2));
+    EXPECT_TRUE(close(actual.gradients.k_map, gradients.k_map, 5e-2));
 }
 
 CUDA_TEST(CrossEntropyKeepsNaN) {
