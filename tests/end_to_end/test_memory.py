@@ -87,12 +87,13 @@ class Arrays(support.TestCase):
     def test_what_cannot_fit_is_refused_before_it_is_tried(self):
         model = support.make_miniature(self.path("model"), layers=4, sequences=2, length=256)
         common = {"model": model, "tokens": model / "tokens.h5", "block_layers": 2, "window": 32, "gemm": "f32"}
-        support.run("hidden", 2, 1, work=self.path("work"), **common)
-        for program in ("hidden", "block", "convert", "lora"):
-            work = self.path("streamed" if program == "convert" else "work")
+        for work in ("stored", "trained"):
+            support.run("hidden", 2, 1, work=self.path(work), **common)
+        support.run("block", 2, 1, work=self.path("trained"), batch_size=2, steps=1, **common)
+        for program, work in (("hidden", "new"), ("block", "stored"), ("convert", "new"), ("lora", "trained")):
             with self.subTest(program):
-                done = support.attempt(program, 2, 1, work=work, micro_batch=4_000_000, batch_size=8_000_000, steps=1,
-                                       **common)
+                done = support.attempt(program, 2, 1, work=self.path(work), micro_batch=4_000_000,
+                                       batch_size=8_000_000, steps=1, **common)
                 self.assert_fails(done, "out of memory", "more than a node has free", "--micro-batch")
 
 
