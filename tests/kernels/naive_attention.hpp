@@ -95,18 +95,29 @@ inline std::vector<double> naive_features(const StudentForm& form, int d, const 
     return naive_activation(form.map, z);
 }
 
+struct NaiveHeadFeatures {
+    std::vector<std::vector<double>> q, k;
+};
+
+/// phi_q and phi_k of every row of head h in sequence b.
+inline NaiveHeadFeatures naive_head_features(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
+                                             int b, int h) {
+    const int d = s.head_dim;
+    const std::size_t map = static_cast<std::size_t>(h) * d * form.feature_dim;
+    NaiveHeadFeatures phi;
+    for (int n = 0; n < s.length; ++n) {
+        phi.q.push_back(naive_features(form, d, &in.q[naive_query(s, b, n, h)], &in.q_map[map], in.q_bias[h]));
+        phi.k.push_back(naive_features(form, d, &in.k[naive_key(s, b, n, h)], &in.k_map[map], in.k_bias[h]));
+    }
+    return phi;
+}
+
 /// The student's weights of head h in sequence b, not normalised.
 inline NaiveWeights naive_student_weights(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
                                           int b, int h) {
     const double gamma = 1 / (1 + std::exp(-in.g[h]));
     const double lambda = form.affine && form.near != NearKeys::none ? 1 - gamma : 1;
-    const std::size_t map = static_cast<std::size_t>(h) * s.head_dim * form.feature_dim;
-    std::vector<std::vector<double>> phi_q;
-    std::vector<std::vector<double>> phi_k;
-    for (int n = 0; n < s.length; ++n) {
-        phi_q.push_back(naive_features(form, s.head_dim, &in.q[naive_query(s, b, n, h)], &in.q_map[map], in.q_bias[h]));
-        phi_k.push_back(naive_features(form, s.head_dim, &in.k[naive_key(s, b, n, h)], &in.k_map[map], in.k_bias[h]));
-    }
+    const auto [phi_q, phi_k] = naive_head_features(s, form, in, b, h);
     NaiveWeights weights(static_cast<std::size_t>(s.length) * s.length);
     for (int n = 0; n < s.length; ++n) {
         double* row = &weights[static_cast<std::size_t>(n) * s.length];

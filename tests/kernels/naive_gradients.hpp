@@ -97,12 +97,7 @@ inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm&
     const double lambda = form.affine && has_near ? 1 - gamma : 1;
     const auto weights = naive_student_weights(s, form, in, b, h);
     const auto sums = naive_normalizers(s.length, form.near, weights);
-    std::vector<std::vector<double>> phi_q;
-    std::vector<std::vector<double>> phi_k;
-    for (int n = 0; n < s.length; ++n) {
-        phi_q.push_back(naive_features(form, d, &in.q[naive_query(s, b, n, h)], &in.q_map[map], in.q_bias[h]));
-        phi_k.push_back(naive_features(form, d, &in.k[naive_key(s, b, n, h)], &in.k_map[map], in.k_bias[h]));
-    }
+    const auto [phi_q, phi_k] = naive_head_features(s, form, in, b, h);
     const std::size_t p = phi_q[0].size();
     std::vector<std::vector<double>> dphi_q(s.length, std::vector<double>(p));
     std::vector<std::vector<double>> dphi_k(s.length, std::vector<double>(p));
@@ -170,12 +165,7 @@ inline void add_naive_head_entropy_gradients(const AttentionShape& s, const Stud
     const auto student = naive_student_weights(s, form, in, b, h);
     std::vector<double> log_sums(s.length);
     const auto teacher = naive_teacher_weights(s, in, b, h, log_sums.data());
-    std::vector<std::vector<double>> phi_q;
-    std::vector<std::vector<double>> phi_k;
-    for (int n = 0; n < s.length; ++n) {
-        phi_q.push_back(naive_features(form, d, &in.q[naive_query(s, b, n, h)], &in.q_map[map], in.q_bias[h]));
-        phi_k.push_back(naive_features(form, d, &in.k[naive_key(s, b, n, h)], &in.k_map[map], in.k_bias[h]));
-    }
+    const auto [phi_q, phi_k] = naive_head_features(s, form, in, b, h);
     const std::size_t p = phi_q[0].size();
     std::vector<std::vector<double>> dphi_q(s.length, std::vector<double>(p));
     std::vector<std::vector<double>> dphi_k(s.length, std::vector<double>(p));
