@@ -47,16 +47,6 @@ struct EntropyMemory {
         dphi = arena.take<float>(rows * p);
         partials = arena.take<float>(feature_map_partials({shape, 0, count}, form.feature_dim));
     }
-
-    static std::size_t bytes(const AttentionShape& shape, const StudentForm& form, int count) {
-        Arena size;
-        EntropyMemory(shape, form, count, size);
-        return size.used();
-    }
-
-    static int heads_at_a_time(const AttentionShape& shape, const StudentForm& form) {
-        return cuda::heads_at_a_time(shape, bytes(shape, form, 2) - bytes(shape, form, 1));
-    }
 };
 
 struct EntropyArguments {
@@ -104,6 +94,11 @@ struct EntropyWork {
     template <int Columns>
     __device__ void load(Pair (&left)[Columns / 16][4], const BFloat* rows) const {
         load_rows<Columns>(left, rows + static_cast<std::size_t>(first) * Columns, Columns, length - first);
+    }
+
+    /// The warp's rows of dphi.
+    __device__ float* gradient_rows() const {
+        return rows(arguments.memory.dphi, P) + static_cast<std::size_t>(first) * P;
     }
 
     __device__ bool counts_all() const { return arguments.sums.normalizer != nullptr; }
@@ -315,30 +310,10 @@ __global__ __launch_bounds__(entropy_threads) void entropy_loss_kernel(EntropyAr
             .losses[(static_cast<std::size_t>(work.index) * gridDim.x + work.tile) * entropy_warps + warp()] = loss;
 }
 
-/// Features in a product's result at a time.
-template <int P>
-constexpr int entropy_slice = P < 128 ? P : 128;
-
-/// Writes the warp's rows of a slice of dphi.
-template <int D, int P>
-__device__ void store_entropy_gradient(const EntropyWork<D, P>& work, const float (&dphi)[entropy_slice<P> / 8][4],
-                                       int feature) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int row = work.first + lane_row() + 8 * r;
-        if (row >= work.length) continue;
-        float* const to =
-            work.rows(work.arguments.memory.dphi, P) + static_cast<std::size_t>(row) * P + feature + lane_column();
-#pragma unroll
-        for (int j = 0; j < entropy_slice<P> / 8; ++j)
-            *reinterpret_cast<float2*>(to + 8 * j) = {dphi[j][2 * r], dphi[j][2 * r + 1]};
-    }
-}
-
 /// One block: dphi of 64 queries, a sweep over their far keys.
 template <int D, int P>
 __global__ __launch_bounds__(entropy_threads) void entropy_queries_kernel(EntropyArguments arguments) {
-    constexpr int slice = entropy_slice<P>;
+    constexpr int slice = feature_slice<P>;
     const EntropyWork<D, P> work(arguments, gridDim.x - 1 - blockIdx.x);
     const EntropyQueries<D, P> queries(work);
     float log_sum[2] = {0, 0};
@@ -370,14 +345,14 @@ __global__ __launch_bounds__(entropy_threads) void entropy_queries_kernel(Entrop
                 as_left(left, products, 0);
                 multiply_step<slice>(dphi, left, features + feature, pitch(P));
             });
-        store_entropy_gradient<D, P>(work, dphi, feature);
+        store_features<slice>(dphi, work.gradient_rows() + feature, P, work.length - work.first);
     }
 }
 
 /// One block: dphi of 64 keys, a sweep over the queries to which they are far.
 template <int D, int P>
 __global__ __launch_bounds__(entropy_threads) void entropy_keys_kernel(EntropyArguments arguments) {
-    constexpr int slice = entropy_slice<P>;
+    constexpr int slice = feature_slice<P>;
     const EntropyWork<D, P> work(arguments, blockIdx.x);
     Pair k[D / 16][4];
     Pair phi[P / 16][4];
@@ -415,7 +390,7 @@ __global__ __launch_bounds__(entropy_threads) void entropy_keys_kernel(EntropyAr
                     multiply_step<slice>(dphi, left, features + step * pitch(P) + feature, pitch(P));
                 }
             });
-        store_entropy_gradient<D, P>(work, dphi, feature);
+        store_features<slice>(dphi, work.gradient_rows() + feature, P, work.length - work.first);
     }
 }
 
@@ -453,7 +428,7 @@ void entropy_gradients(const EntropyArguments& arguments, const MapPointers& q_m
 } // namespace
 
 std::size_t attention_cross_entropy_workspace(const AttentionShape& shape, const StudentForm& form) {
-    return EntropyMemory::bytes(shape, form, EntropyMemory::heads_at_a_time(shape, form));
+    return workspace_bytes<EntropyMemory>(shape, form);
 }
 
 void attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
@@ -462,11 +437,10 @@ void attention_cross_entropy(const AttentionShape& shape, const StudentForm& for
                              double* loss, const Workspace& workspace, cudaStream_t stream) {
     if (!supports(shape, form)) throw std::invalid_argument("attention_cross_entropy: this shape has no CUDA twin");
     Arena arena(workspace);
-    const int count = EntropyMemory::heads_at_a_time(shape, form);
+    const int count = heads_at_a_time<EntropyMemory>(shape, form);
     const EntropyMemory memory(shape, form, count, arena);
-    const bool bias = has_bias(form.map);
-    const MapPointers q_map{form.map, form.feature_dim, parameters.q_map, bias ? parameters.q_bias : nullptr};
-    const MapPointers k_map{form.map, form.feature_dim, parameters.k_map, bias ? parameters.k_bias : nullptr};
+    const MapPointers q_map = map_pointers(form, parameters.q_map, parameters.q_bias);
+    const MapPointers k_map = map_pointers(form, parameters.k_map, parameters.k_bias);
     pack_heads(shape, shape.kv_heads, 0, shape.batch * shape.kv_heads, k, memory.k, stream);
     const int all = shape.batch * shape.heads;
     for (int first = 0; first < all; first += count) {

@@ -40,16 +40,6 @@ struct ForwardMemory {
         states = arena.take<BFloat>(chunks * p * d);
         sums = arena.take<float>(chunks * p);
     }
-
-    static std::size_t bytes(const AttentionShape& shape, const StudentForm& form, std::size_t count) {
-        Arena size;
-        ForwardMemory(shape, form, count, size);
-        return size.used();
-    }
-
-    static int heads_at_a_time(const AttentionShape& shape, const StudentForm& form) {
-        return cuda::heads_at_a_time(shape, bytes(shape, form, 2) - bytes(shape, form, 1));
-    }
 };
 
 struct StudentArguments {
@@ -276,7 +266,7 @@ bool supports(const AttentionShape& shape, const StudentForm& form) {
 }
 
 std::size_t student_attention_workspace(const AttentionShape& shape, const StudentForm& form) {
-    return ForwardMemory::bytes(shape, form, ForwardMemory::heads_at_a_time(shape, form));
+    return workspace_bytes<ForwardMemory>(shape, form);
 }
 
 void student_attention(const AttentionShape& shape, const StudentForm& form, const StudentParameterPointers& parameters,
@@ -284,11 +274,10 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
                        const Workspace& workspace, cudaStream_t stream) {
     if (!supports(shape, form)) throw std::invalid_argument("student_attention: this shape has no CUDA twin");
     Arena arena(workspace);
-    const int count = ForwardMemory::heads_at_a_time(shape, form);
+    const int count = heads_at_a_time<ForwardMemory>(shape, form);
     const ForwardMemory memory(shape, form, count, arena);
-    const bool bias = has_bias(form.map);
-    const MapPointers q_map{form.map, form.feature_dim, parameters.q_map, bias ? parameters.q_bias : nullptr};
-    const MapPointers k_map{form.map, form.feature_dim, parameters.k_map, bias ? parameters.k_bias : nullptr};
+    const MapPointers q_map = map_pointers(form, parameters.q_map, parameters.q_bias);
+    const MapPointers k_map = map_pointers(form, parameters.k_map, parameters.k_bias);
     pack_keys(shape, inputs, memory.keys, stream);
     const int all = shape.batch * shape.heads;
     for (int first = 0; first < all; first += count) {

@@ -45,16 +45,6 @@ struct BackwardMemory {
         tie_share = arena.take<float>(rows);
         partials = arena.take<float>(feature_map_partials({shape, 0, count}, form.feature_dim));
     }
-
-    static std::size_t bytes(const AttentionShape& shape, const StudentForm& form, int count) {
-        Arena size;
-        BackwardMemory(shape, form, count, size);
-        return size.used();
-    }
-
-    static int heads_at_a_time(const AttentionShape& shape, const StudentForm& form) {
-        return cuda::heads_at_a_time(shape, bytes(shape, form, 2) - bytes(shape, form, 1));
-    }
 };
 
 struct BackwardArguments {
@@ -164,10 +154,6 @@ __global__ __launch_bounds__(scale_threads) void scale_output_gradient_kernel(Ba
     if (lane() == 0) arguments.memory.output_dot[packed] = dot;
 }
 
-/// Features in a product's result at a time.
-template <int P>
-constexpr int feature_slice = P < 128 ? P : 128;
-
 /// Tiles of the far kernels: the state [P, D], and a chunk's rows of width D and P where keys of a chunk can be far.
 template <int D, int P>
 struct FarTiles {
@@ -187,19 +173,9 @@ struct FarTiles {
 template <int D, int Columns>
 __device__ void store_feature_gradient(const ChunkWork<D>& work, float (&dphi)[Columns / 8][4], float lambda,
                                        float* out, int width, int column) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int row = lane_row() + 8 * r;
-        if (row >= work.valid()) continue;
-        float* const to =
-            out + static_cast<std::size_t>(work.first + work.block16 + row) * width + column + lane_column();
-#pragma unroll
-        for (int j = 0; j < Columns / 8; ++j) {
-            dphi[j][2 * r] *= lambda;
-            dphi[j][2 * r + 1] *= lambda;
-            *reinterpret_cast<float2*>(to + 8 * j) = {dphi[j][2 * r], dphi[j][2 * r + 1]};
-        }
-    }
+    for_each_element(dphi, [=](int, int, float& value) { value *= lambda; });
+    store_features<Columns>(dphi, out + static_cast<std::size_t>(work.first + work.block16) * width + column, width,
+                            work.valid());
 }
 
 /// phi . dphi of rows g and g + 8, the lane's part for a slice of features.
@@ -623,7 +599,7 @@ void heads_backward(const BackwardArguments& arguments, const MapPointers& q_map
 } // namespace
 
 std::size_t student_attention_backward_workspace(const AttentionShape& shape, const StudentForm& form) {
-    return BackwardMemory::bytes(shape, form, BackwardMemory::heads_at_a_time(shape, form));
+    return workspace_bytes<BackwardMemory>(shape, form);
 }
 
 void student_attention_backward(const AttentionShape& shape, const StudentForm& form,
@@ -633,11 +609,10 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 cudaStream_t stream) {
     if (!supports(shape, form)) throw std::invalid_argument("student_attention_backward: this shape has no CUDA twin");
     Arena arena(workspace);
-    const int count = BackwardMemory::heads_at_a_time(shape, form);
+    const int count = heads_at_a_time<BackwardMemory>(shape, form);
     const BackwardMemory memory(shape, form, count, arena);
-    const bool bias = has_bias(form.map);
-    const MapPointers q_map{form.map, form.feature_dim, parameters.q_map, bias ? parameters.q_bias : nullptr};
-    const MapPointers k_map{form.map, form.feature_dim, parameters.k_map, bias ? parameters.k_bias : nullptr};
+    const MapPointers q_map = map_pointers(form, parameters.q_map, parameters.q_bias);
+    const MapPointers k_map = map_pointers(form, parameters.k_map, parameters.k_bias);
     const InputGradientPointers wanted =
         input_gradients != nullptr ? *input_gradients : InputGradientPointers{nullptr, nullptr, nullptr};
     pack_keys(shape, inputs, memory.keys, stream);

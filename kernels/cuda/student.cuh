@@ -65,6 +65,10 @@ struct MapPointers {
     const float* bias;
 };
 
+inline MapPointers map_pointers(const StudentForm& form, const float* weights, const float* bias) {
+    return {form.map, form.feature_dim, weights, has_bias(form.map) ? bias : nullptr};
+}
+
 /// phi [count, T, d'] of the packed rows x.
 void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, const BFloat* x, BFloat* phi,
                          cudaStream_t stream);
@@ -120,14 +124,47 @@ void for_sizes(int head_dim, int features, const Body& body) {
     }
 }
 
-/// Heads at work at a time: as many as keep what is between the steps within 2 GiB, `bytes` being that of one head.
-inline int heads_at_a_time(const AttentionShape& shape, std::size_t bytes) {
+/// Bytes of a `Memory`, what is kept between the steps, for `count` heads at work.
+template <class Memory>
+std::size_t memory_bytes(const AttentionShape& shape, const StudentForm& form, int count) {
+    Arena size;
+    Memory(shape, form, count, size);
+    return size.used();
+}
+
+/// Heads at work at a time: as many as keep what is between the steps within 2 GiB.
+template <class Memory>
+int heads_at_a_time(const AttentionShape& shape, const StudentForm& form) {
     constexpr std::size_t most = std::size_t{2} << 30;
     constexpr std::size_t most_blocks = 65535;
-    const std::size_t fitting = most / bytes;
+    const std::size_t fitting = most / (memory_bytes<Memory>(shape, form, 2) - memory_bytes<Memory>(shape, form, 1));
     const std::size_t all = static_cast<std::size_t>(shape.batch) * shape.heads;
     const std::size_t count = fitting < all ? fitting : all;
     return static_cast<int>(count < 1 ? 1 : count > most_blocks ? most_blocks : count);
+}
+
+/// The workspace of a function that keeps a `Memory`.
+template <class Memory>
+std::size_t workspace_bytes(const AttentionShape& shape, const StudentForm& form) {
+    return memory_bytes<Memory>(shape, form, heads_at_a_time<Memory>(shape, form));
+}
+
+/// Features in a product's result at a time.
+template <int P>
+constexpr int feature_slice = P < 128 ? P : 128;
+
+/// Writes a slice of the warp's 16 rows, those of them before `valid`, to `out`, the first of them.
+template <int Columns>
+__device__ inline void store_features(const float (&values)[Columns / 8][4], float* out, int row_length, int valid) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int row = lane_row() + 8 * r;
+        if (row >= valid) continue;
+        float* const to = out + static_cast<std::size_t>(row) * row_length + lane_column();
+#pragma unroll
+        for (int j = 0; j < Columns / 8; ++j)
+            *reinterpret_cast<float2*>(to + 8 * j) = {values[j][2 * r], values[j][2 * r + 1]};
+    }
 }
 
 } // namespace lolcats::cuda

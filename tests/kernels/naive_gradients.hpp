@@ -87,11 +87,25 @@ struct NaiveGradients : NaiveInputs {
     std::vector<double> k_bias_size;
 };
 
+/// Takes dphi of every row of one head to the maps and to q and k.
+inline void add_naive_map_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in, int b,
+                                    int h, const NaiveHeadFeatures& dphi, NaiveGradients& out) {
+    const int d = s.head_dim;
+    const std::size_t map = static_cast<std::size_t>(h) * d * form.feature_dim;
+    for (int n = 0; n < s.length; ++n) {
+        const std::size_t q = naive_query(s, b, n, h);
+        const std::size_t k = naive_key(s, b, n, h);
+        naive_map_gradient(form, d, &in.q[q], &in.q_map[map], in.q_bias[h], dphi.q[n], &out.q_map[map], out.q_bias[h],
+                           out.q_bias_size[h], &out.q[q]);
+        naive_map_gradient(form, d, &in.k[k], &in.k_map[map], in.k_bias[h], dphi.k[n], &out.k_map[map], out.k_bias[h],
+                           out.k_bias_size[h], &out.k[k]);
+    }
+}
+
 /// Gradients of dy . y for one head of one sequence, added to `out`; sizes are still squares.
 inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
                                      const std::vector<double>& dy, int b, int h, NaiveGradients& out) {
     const int d = s.head_dim;
-    const std::size_t map = static_cast<std::size_t>(h) * d * form.feature_dim;
     const double gamma = 1 / (1 + std::exp(-in.g[h]));
     const bool has_near = form.near != NearKeys::none;
     const double lambda = form.affine && has_near ? 1 - gamma : 1;
@@ -99,8 +113,8 @@ inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm&
     const auto sums = naive_normalizers(s.length, form.near, weights);
     const auto [phi_q, phi_k] = naive_head_features(s, form, in, b, h);
     const std::size_t p = phi_q[0].size();
-    std::vector<std::vector<double>> dphi_q(s.length, std::vector<double>(p));
-    std::vector<std::vector<double>> dphi_k(s.length, std::vector<double>(p));
+    const std::vector<std::vector<double>> zeros(s.length, std::vector<double>(p));
+    NaiveHeadFeatures dphi{zeros, zeros};
     for (int n = 0; n < s.length; ++n) {
         const double* row = &weights[static_cast<std::size_t>(n) * s.length];
         const double* gradient = &dy[naive_query(s, b, n, h)];
@@ -124,8 +138,8 @@ inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm&
                 if (largest < 0 || row[i] > row[largest]) largest = i;
             } else {
                 for (std::size_t j = 0; j < p; ++j) {
-                    dphi_q[n][j] += lambda * dweight * phi_k[i][j];
-                    dphi_k[i][j] += lambda * dweight * phi_q[n][j];
+                    dphi.q[n][j] += lambda * dweight * phi_k[i][j];
+                    dphi.k[i][j] += lambda * dweight * phi_q[n][j];
                 }
                 if (form.affine && has_near) dgamma -= row[i] / lambda * dweight;
             }
@@ -142,22 +156,13 @@ inline void add_naive_head_gradients(const AttentionShape& s, const StudentForm&
             }
         }
     }
-    for (int n = 0; n < s.length; ++n) {
-        const std::size_t q = naive_query(s, b, n, h);
-        const std::size_t k = naive_key(s, b, n, h);
-        naive_map_gradient(form, d, &in.q[q], &in.q_map[map], in.q_bias[h], dphi_q[n], &out.q_map[map], out.q_bias[h],
-                           out.q_bias_size[h], &out.q[q]);
-        naive_map_gradient(form, d, &in.k[k], &in.k_map[map], in.k_bias[h], dphi_k[n], &out.k_map[map], out.k_bias[h],
-                           out.k_bias_size[h], &out.k[k]);
-    }
+    add_naive_map_gradients(s, form, in, b, h, dphi, out);
 }
 
 /// Gradients of the attention weights' cross-entropy for one head of one sequence, added to `out`; sizes are still
 /// squares.
 inline void add_naive_head_entropy_gradients(const AttentionShape& s, const StudentForm& form, const NaiveInputs& in,
                                              NaiveKeys counted, int b, int h, NaiveGradients& out) {
-    const int d = s.head_dim;
-    const std::size_t map = static_cast<std::size_t>(h) * d * form.feature_dim;
     const double gamma = 1 / (1 + std::exp(-in.g[h]));
     const bool has_near = form.near != NearKeys::none;
     const double lambda = form.affine && has_near ? 1 - gamma : 1;
@@ -167,8 +172,8 @@ inline void add_naive_head_entropy_gradients(const AttentionShape& s, const Stud
     const auto teacher = naive_teacher_weights(s, in, b, h, log_sums.data());
     const auto [phi_q, phi_k] = naive_head_features(s, form, in, b, h);
     const std::size_t p = phi_q[0].size();
-    std::vector<std::vector<double>> dphi_q(s.length, std::vector<double>(p));
-    std::vector<std::vector<double>> dphi_k(s.length, std::vector<double>(p));
+    const std::vector<std::vector<double>> zeros(s.length, std::vector<double>(p));
+    NaiveHeadFeatures dphi{zeros, zeros};
     for (int n = 0; n < s.length; ++n) {
         const std::size_t row = static_cast<std::size_t>(n) * s.length;
         const auto is_counted = [&](int i) { return counted == NaiveKeys::all || !is_near(n, i); };
@@ -188,19 +193,12 @@ inline void add_naive_head_entropy_gradients(const AttentionShape& s, const Stud
             }
             if (is_near(n, i)) continue;
             for (std::size_t j = 0; j < p; ++j) {
-                dphi_q[n][j] += lambda * dweight * phi_k[i][j];
-                dphi_k[i][j] += lambda * dweight * phi_q[n][j];
+                dphi.q[n][j] += lambda * dweight * phi_k[i][j];
+                dphi.k[i][j] += lambda * dweight * phi_q[n][j];
             }
         }
     }
-    for (int n = 0; n < s.length; ++n) {
-        const std::size_t q = naive_query(s, b, n, h);
-        const std::size_t k = naive_key(s, b, n, h);
-        naive_map_gradient(form, d, &in.q[q], &in.q_map[map], in.q_bias[h], dphi_q[n], &out.q_map[map], out.q_bias[h],
-                           out.q_bias_size[h], &out.q[q]);
-        naive_map_gradient(form, d, &in.k[k], &in.k_map[map], in.k_bias[h], dphi_k[n], &out.k_map[map], out.k_bias[h],
-                           out.k_bias_size[h], &out.k[k]);
-    }
+    add_naive_map_gradients(s, form, in, b, h, dphi, out);
 }
 
 /// What `add(b, h, out)` adds for every head.

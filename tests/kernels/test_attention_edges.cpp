@@ -114,11 +114,14 @@ TEST_P(AttentionEdges, BackwardAtExtremeWindowsAndSizes) {
     }
 }
 
+StudentCase batch_of_two(NearKeys near, FeatureMapKind map) {
+    return {{.batch = 2, .length = 45, .heads = 4, .kv_heads = 2, .head_dim = 16}, {near, 8, map, 16, true}};
+}
+
 /// Both overloads and every map: leaving the input gradients out must not move a bit of the others.
 TEST_P(AttentionEdges, OverloadsAgreeBitForBit) {
     for (const auto map : all_feature_maps) {
-        const StudentCase c{{.batch = 2, .length = 45, .heads = 4, .kv_heads = 2, .head_dim = 16},
-                            {GetParam(), 8, map, 16, true}};
+        const StudentCase c = batch_of_two(GetParam(), map);
         const StudentRun<float> run(c, random_inputs(c, 230));
         const auto dy = random_values(c.rows() * c.query_width(), 231);
         const auto with = all_gradients(run, dy).by_head;
@@ -133,8 +136,7 @@ TEST_P(AttentionEdges, OverloadsAgreeBitForBit) {
 
 TEST_P(AttentionEdges, FrozenParametersLeaveTheInputGradientsAsTheyAre) {
     for (const auto map : all_feature_maps) {
-        const StudentCase c{{.batch = 2, .length = 45, .heads = 4, .kv_heads = 2, .head_dim = 16},
-                            {GetParam(), 8, map, 16, true}};
+        const StudentCase c = batch_of_two(GetParam(), map);
         const StudentRun<float> run(c, random_inputs(c, 235));
         const auto dy = random_values(c.rows() * c.query_width(), 236);
         const auto trained = input_gradients(run, dy, run.zero_gradients());
