@@ -19,7 +19,7 @@ std::string accelerator_name();
 /// Bytes of the current GPU's memory that are in use, by whomever; 0 in a build for the CPU.
 double accelerator_memory_in_use();
 
-/// Bytes that arrays of this process can still take: the current GPU's free memory, or host_memory_free().
+/// Bytes of the current GPU's memory that are free; 0 in a build for the CPU.
 double accelerator_memory_free();
 
 } // namespace lolcats

@@ -1,7 +1,5 @@
 #include "kernels/accelerator.hpp"
 
-#include "kernels/host_memory.hpp"
-
 #include <fstream>
 
 namespace lolcats {
@@ -29,7 +27,7 @@ double accelerator_memory_in_use() {
 }
 
 double accelerator_memory_free() {
-    return host_memory_free();
+    return 0;
 }
 
 } // namespace lolcats

@@ -3,6 +3,7 @@
 #include "kernels/accelerator.hpp"
 #include "kernels/views.hpp"
 #include "lolcats/error.hpp"
+#include "src/host_memory.hpp"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -29,7 +30,7 @@ RunPlan::RunPlan(const RunInput& input, const Options& options, Arithmetic arith
 void require_room(const Communicator& world, double foretold) {
     double needed = foretold;
     if constexpr (runs_on_host) world.split_by_node().sum(&needed, 1);
-    double lack = needed - accelerator_memory_free();
+    double lack = needed - (runs_on_host ? host_memory_free() : accelerator_memory_free());
     world.max(&lack, 1);
     if (lack > 0)
         fail("out of memory: arrays would take {:.2f} GB more than a {} has free: use more ranks, or a smaller "

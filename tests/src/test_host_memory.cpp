@@ -1,4 +1,4 @@
-#include "kernels/host_memory.hpp"
+#include "src/host_memory.hpp"
 
 #include <gtest/gtest.h>
 
