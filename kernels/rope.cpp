@@ -72,16 +72,15 @@ void rotate(const RopeTable<Real>& table, Rotation rotation, int length, int hea
         "rotate", x.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* c = &cosine(row % length, 0);
             const Real* s = &sine(row % length, 0);
-            for (int head = 0; head < heads; ++head) {
-                Real* low = &x(row, head * head_dim);
+            Real* out = &x(row, 0);
+            team.for_each_pair(heads, half, [=](int head, int i) {
+                Real* low = out + head * head_dim;
                 Real* high = low + half;
-                team.for_each(half, [=](int i) {
-                    const Real a = low[i];
-                    const Real b = high[i];
-                    low[i] = a * c[i] - direction * b * s[i];
-                    high[i] = b * c[i] + direction * a * s[i];
-                });
-            }
+                const Real a = low[i];
+                const Real b = high[i];
+                low[i] = a * c[i] - direction * b * s[i];
+                high[i] = b * c[i] + direction * a * s[i];
+            });
         });
 }
 

@@ -11,6 +11,13 @@ struct HostRow {
         for (int j = 0; j < count; ++j) body(j);
     }
 
+    /// body(i, j)
+    template <class Body>
+    void for_each_pair(int rows, int columns, const Body& body) const {
+        for (int i = 0; i < rows; ++i)
+            for (int j = 0; j < columns; ++j) body(i, j);
+    }
+
     template <class Sum, class Term>
     [[nodiscard]] Sum sum(int count, const Term& term) const {
         Sum total = 0;
@@ -22,6 +29,15 @@ struct HostRow {
     template <class Real>
     [[nodiscard]] Real dot(int count, const Real* a, const Real* b) const {
         return tile::dot(count, a, b);
+    }
+
+    /// NaN does not count; 0 where there is nothing else.
+    template <class Real>
+    [[nodiscard]] Real largest_magnitude(int count, const Real* a) const {
+        Real largest = 0;
+#pragma omp simd reduction(max : largest)
+        for (int j = 0; j < count; ++j) largest = Kokkos::abs(a[j]) > largest ? Kokkos::abs(a[j]) : largest;
+        return largest;
     }
 
     /// Index of the first of the largest elements.
@@ -48,6 +64,11 @@ struct DeviceRow {
         tile::for_each(team, count, body);
     }
 
+    template <class Body>
+    KOKKOS_INLINE_FUNCTION void for_each_pair(int rows, int columns, const Body& body) const {
+        tile::for_each(team, rows * columns, [&](int at) { body(at / columns, at % columns); });
+    }
+
     template <class Sum, class Term>
     [[nodiscard]] KOKKOS_INLINE_FUNCTION Sum sum(int count, const Term& term) const {
         Sum total = 0;
@@ -59,6 +80,16 @@ struct DeviceRow {
     template <class Real>
     [[nodiscard]] KOKKOS_INLINE_FUNCTION Real dot(int count, const Real* a, const Real* b) const {
         return sum<Real>(count, [=](int j) { return a[j] * b[j]; });
+    }
+
+    template <class Real>
+    [[nodiscard]] KOKKOS_INLINE_FUNCTION Real largest_magnitude(int count, const Real* a) const {
+        Real largest = 0;
+        Kokkos::parallel_reduce(
+            Kokkos::TeamThreadRange(team, count),
+            [&](int j, Real& part) { part = Kokkos::abs(a[j]) > part ? Kokkos::abs(a[j]) : part; },
+            Kokkos::Max<Real>(largest));
+        return largest;
     }
 
     template <class Real>
