@@ -13,12 +13,16 @@ KOKKOS_INLINE_FUNCTION float widened(BFloat16 x) {
     return Kokkos::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
+KOKKOS_INLINE_FUNCTION float widened(Float8 x) {
+    return to_float(x);
+}
+
 } // namespace
 
 /// A team of 256 threads has one output and takes the rows in turn: from the second on, its weights are in the cache.
 template <class T>
-void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_row, const T* w, int w_row, float beta,
-                       const float* bias, float* y, int y_row) {
+void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_row, const T* w, int w_row,
+                       const float* w_scales, float beta, const float* bias, float* y, int y_row) {
     for_each_row(
         "few_rows_multiply", n, KOKKOS_LAMBDA(const RowTeam& team, int output) {
             const T* weights = w + static_cast<std::size_t>(output) * w_row;
@@ -28,15 +32,19 @@ void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_r
                 team.once([=] {
                     float& out = y[static_cast<std::size_t>(row) * y_row + output];
                     const float old = beta == 0 ? 0.0F : beta * out;
-                    out = alpha * sum + old + (bias == nullptr ? 0.0F : bias[output]);
+                    out = alpha * (w_scales == nullptr ? sum : w_scales[output] * sum) + old +
+                          (bias == nullptr ? 0.0F : bias[output]);
                 });
             }
         });
 }
 
-template void few_rows_multiply<float>(int, int, int, float, const float*, int, const float*, int, float, const float*,
-                                       float*, int);
-template void few_rows_multiply<BFloat16>(int, int, int, float, const float*, int, const BFloat16*, int, float,
-                                          const float*, float*, int);
+#define LOLCATS_INSTANTIATE(T)                                                                                         \
+    template void few_rows_multiply<T>(int, int, int, float, const float*, int, const T*, int, const float*, float,    \
+                                       const float*, float*, int);
+LOLCATS_INSTANTIATE(float)
+LOLCATS_INSTANTIATE(BFloat16)
+LOLCATS_INSTANTIATE(Float8)
+#undef LOLCATS_INSTANTIATE
 
 } // namespace lolcats

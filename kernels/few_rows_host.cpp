@@ -14,6 +14,7 @@ constexpr int outputs_in_registers = 2;
 constexpr int outputs_in_task = 32;
 
 using Lanes = float __attribute__((vector_size(lanes * sizeof(float))));
+using ByteLanes = std::uint8_t __attribute__((vector_size(lanes)));
 using HalfLanes = std::uint16_t __attribute__((vector_size(lanes * sizeof(std::uint16_t))));
 using WideLanes = std::uint32_t __attribute__((vector_size(lanes * sizeof(std::uint32_t))));
 
@@ -33,6 +34,21 @@ inline Lanes widened(const BFloat16* data, int count) {
     const WideLanes bits = __builtin_convertvector(load<HalfLanes>(data, count), WideLanes) << 16;
     Lanes values;
     std::memcpy(&values, &bits, sizeof values);
+    return values;
+}
+
+/// to_float(Float8) of 16 numbers.
+inline Lanes widened(const Float8* data, int count) {
+    const WideLanes bits = __builtin_convertvector(load<ByteLanes>(data, count), WideLanes);
+    const WideLanes magnitude = bits & 0x7fU;
+    const Lanes small = __builtin_convertvector(magnitude, Lanes) * float8_detail::smallest_step;
+    WideLanes small_bits;
+    std::memcpy(&small_bits, &small, sizeof small);
+    WideLanes wide = magnitude < 8 ? small_bits : (magnitude << 20) + float8_detail::exponent_shift;
+    wide = magnitude == 0x7fU ? WideLanes{} + 0x7fc00000U : wide;
+    wide |= (bits & 0x80U) << 24;
+    Lanes values;
+    std::memcpy(&values, &wide, sizeof values);
     return values;
 }
 
@@ -72,6 +88,7 @@ struct Product {
     std::size_t x_row;
     const T* w;
     std::size_t w_row;
+    const float* w_scales;
     float beta;
     const float* bias;
     float* y;
@@ -85,7 +102,8 @@ struct Product {
             for (int j = 0; j < Outputs; ++j) {
                 float& out = y[(row + i) * y_row + output + j];
                 const float old = beta == 0 ? 0.0F : beta * out;
-                out = alpha * sums[i][j] + old + (bias == nullptr ? 0.0F : bias[output + j]);
+                const float scale = w_scales == nullptr ? 1.0F : w_scales[output + j];
+                out = alpha * (scale * sums[i][j]) + old + (bias == nullptr ? 0.0F : bias[output + j]);
             }
     }
 
@@ -103,14 +121,21 @@ struct Product {
 } // namespace
 
 template <class T>
-void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_row, const T* w, int w_row, float beta,
-                       const float* bias, float* y, int y_row) {
-    const Product<T> product{m,    n,
-                             k,    alpha,
-                             x,    static_cast<std::size_t>(x_row),
-                             w,    static_cast<std::size_t>(w_row),
-                             beta, bias,
-                             y,    static_cast<std::size_t>(y_row)};
+void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_row, const T* w, int w_row,
+                       const float* w_scales, float beta, const float* bias, float* y, int y_row) {
+    const Product<T> product{.m = m,
+                             .n = n,
+                             .k = k,
+                             .alpha = alpha,
+                             .x = x,
+                             .x_row = static_cast<std::size_t>(x_row),
+                             .w = w,
+                             .w_row = static_cast<std::size_t>(w_row),
+                             .w_scales = w_scales,
+                             .beta = beta,
+                             .bias = bias,
+                             .y = y,
+                             .y_row = static_cast<std::size_t>(y_row)};
     const int tasks = (n + outputs_in_task - 1) / outputs_in_task;
     Kokkos::parallel_for("few_rows_multiply", Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, tasks),
                          [=](int task) {
@@ -122,9 +147,12 @@ void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_r
                          });
 }
 
-template void few_rows_multiply<float>(int, int, int, float, const float*, int, const float*, int, float, const float*,
-                                       float*, int);
-template void few_rows_multiply<BFloat16>(int, int, int, float, const float*, int, const BFloat16*, int, float,
-                                          const float*, float*, int);
+#define LOLCATS_INSTANTIATE(T)                                                                                         \
+    template void few_rows_multiply<T>(int, int, int, float, const float*, int, const T*, int, const float*, float,    \
+                                       const float*, float*, int);
+LOLCATS_INSTANTIATE(float)
+LOLCATS_INSTANTIATE(BFloat16)
+LOLCATS_INSTANTIATE(Float8)
+#undef LOLCATS_INSTANTIATE
 
 } // namespace lolcats

@@ -26,16 +26,6 @@ ProductShape product_shape(Transpose a_op, Transpose b_op, const Matrix<Real>& a
     return {static_cast<int>(m), static_cast<int>(n), static_cast<int>(k)};
 }
 
-/// An array of at least `size` elements that keeps its memory from one use to the next.
-template <class T>
-T* reserve(Vector<T>& buffer, std::size_t size, const char* label) {
-    if (buffer.extent(0) < size) {
-        buffer = {}; // hand the old memory back first
-        buffer = Vector<T>(uninitialized(label), size);
-    }
-    return buffer.data();
-}
-
 template <class Real>
 void round_to_bf16(const Real* in, std::size_t count, BFloat16* out) {
     Kokkos::parallel_for(
@@ -60,8 +50,20 @@ struct Gemm<Real>::State {
     Arithmetic arithmetic;
     bool few;
     Products products;
-    Vector<BFloat16> rounded; ///< the activation of a bf16 product
-    Vector<Real> widened;     ///< a bf16 weight where products are in f32
+    Vector<Float8> float8_values; ///< the activation of an 8-bit product, and its scales
+    Vector<float> float8_scales;
+    Vector<BFloat16> rounded;      ///< that of a bf16 one
+    Vector<BFloat16> widened_half; ///< an 8-bit weight where products are in bf16
+    Vector<Real> widened;          ///< a bf16 or 8-bit weight where they are in f32
+
+    bool float8_is_current = false; ///< float8_values hold the activation of this call
+    bool half_is_current = false;   ///< `rounded` does
+
+    void forget_rounded() { float8_is_current = half_is_current = false; }
+
+    [[nodiscard]] bool in_bf16() const {
+        return arithmetic == Arithmetic::bf16 || (arithmetic == Arithmetic::fp8 && Products::has_bf16());
+    }
 
     /// c = alpha op(a) op(b) + beta c, with bias[n] added to every row unless it is empty. The libraries have no double
     /// precision, so products in double are always exact ones.
@@ -70,7 +72,7 @@ struct Gemm<Real>::State {
         const int c_row = static_cast<int>(c.stride(0));
         if constexpr (std::is_same_v<Real, float>) {
             if (few && !a.transpose && b.transpose)
-                return few_rows_multiply(s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, beta, bias.data(),
+                return few_rows_multiply(s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, nullptr, beta, bias.data(),
                                          c.data(), c_row);
             if (arithmetic != Arithmetic::exact)
                 return products.multiply(s, alpha, a, b, beta, bias.data(), c.data(), c_row);
@@ -91,27 +93,78 @@ struct Gemm<Real>::State {
             n != (transpose ? weight.outputs() : weight.inputs()) || static_cast<int>(c.extent(0)) != m)
             fail("linear layer [{}, {}] applied to [{}, {}]: a bug, please report it", weight.outputs(),
                  weight.inputs(), m, k);
+        const ProductShape shape{m, n, k};
         if constexpr (std::is_same_v<Real, float>) {
-            if (weight.is_half() && few && transpose)
-                return few_rows_multiply(m, n, k, 1, x.data(), k, weight.half.data(), k, add ? 1.0F : 0.0F, bias.data(),
-                                         c.data(), n);
-            if (weight.is_half() && arithmetic == Arithmetic::bf16) {
-                BFloat16* half = reserve(rounded, x.size(), "rounded_activation");
-                round_to_bf16(x.data(), x.size(), half);
-                const Kokkos::Profiling::ScopedRegion region("weight_products");
-                return products.multiply({m, n, k}, {half, k, false}, {weight.half.data(), weight.inputs(), transpose},
-                                         add, bias.data(), c.data());
-            }
+            if (few && transpose && weight.is_half())
+                return apply_to_few(shape, x, weight.half.data(), nullptr, bias, c, add);
+            if (few && transpose && weight.is_float8())
+                return apply_to_few(shape, x, weight.float8.values.data(), weight.float8.scales.data(), bias, c, add);
+            if (arithmetic == Arithmetic::fp8 && transpose && weight.is_float8() && Products::has_float8(shape))
+                return apply_in_float8(shape, x, weight.float8, bias, c, add);
+            if (in_bf16() && (weight.is_half() || weight.is_float8()))
+                return apply_in_bf16(shape, x, {half_data(weight), weight.inputs(), transpose}, bias, c, add);
         }
-        const Real* data = weight.full.data();
+        const Factor<Real> factor{full_data(weight), weight.inputs(), transpose};
+        const Kokkos::Profiling::ScopedRegion region("weight_products");
+        multiply(shape, Real(1), {x.data(), k, false}, factor, add ? Real(1) : Real(0), bias, c);
+    }
+
+private:
+    template <class T>
+    static void apply_to_few(const ProductShape& s, const Matrix<float>& x, const T* w, const float* scales,
+                             const Vector<float>& bias, const Matrix<float>& c, bool add) {
+        few_rows_multiply(s.m, s.n, s.k, 1, x.data(), s.k, w, s.k, scales, add ? 1.0F : 0.0F, bias.data(), c.data(),
+                          s.n);
+    }
+
+    void apply_in_float8(const ProductShape& s, const Matrix<float>& x, const ScaledFloat8& weight,
+                         const Vector<float>& bias, const Matrix<float>& c, bool add) {
+        const ScaledFloat8 activation = rows_for(s);
+        if (!float8_is_current) round_to_float8(x, activation);
+        float8_is_current = true;
+        {
+            const Kokkos::Profiling::ScopedRegion region("weight_products");
+            products.multiply(s, {activation.values.data(), activation.scales.data()},
+                              {weight.values.data(), weight.scales.data()}, add, c.data());
+        }
+        if (bias.extent(0) > 0) add_to_rows(bias, c);
+    }
+
+    void apply_in_bf16(const ProductShape& s, const Matrix<float>& x, const Factor<BFloat16>& weight,
+                       const Vector<float>& bias, const Matrix<float>& c, bool add) {
+        BFloat16* half = reserve(rounded, x.size(), "rounded_activation");
+        if (!half_is_current) round_to_bf16(x.data(), x.size(), half);
+        half_is_current = true;
+        const Kokkos::Profiling::ScopedRegion region("weight_products");
+        products.multiply(s, {half, s.k, false}, weight, add, bias.data(), c.data());
+    }
+
+    /// Memory for an activation [m, k], kept from one use to the next.
+    ScaledFloat8 rows_for(const ProductShape& s) {
+        const std::size_t size = static_cast<std::size_t>(s.m) * s.k;
+        return {Matrix<Float8>(reserve(float8_values, size, "rounded_activation"), s.m, s.k),
+                Vector<float>(reserve(float8_scales, s.m, "activation_scales"), s.m)};
+    }
+
+    const BFloat16* half_data(const Weight<float>& weight) {
+        if (weight.is_half()) return weight.half.data();
+        BFloat16* half = reserve(widened_half, weight.float8.values.size(), "widened_weight");
+        widen(weight.float8, half);
+        return half;
+    }
+
+    const Real* full_data(const Weight<Real>& weight) {
         if (weight.is_half()) {
             Real* full = reserve(widened, weight.half.size(), "widened_weight");
             widen(weight.half.data(), weight.half.size(), full);
-            data = full;
+            return full;
         }
-        const Kokkos::Profiling::ScopedRegion region("weight_products");
-        multiply({m, n, k}, Real(1), {x.data(), k, false}, {data, weight.inputs(), transpose}, add ? Real(1) : Real(0),
-                 bias, c);
+        if (weight.is_float8()) {
+            Real* full = reserve(widened, weight.float8.values.size(), "widened_weight");
+            widen(weight.float8, full);
+            return full;
+        }
+        return weight.full.data();
     }
 };
 
@@ -133,11 +186,19 @@ void Gemm<Real>::multiply(Transpose a_op, Transpose b_op, Real alpha, const Matr
 
 template <class Real>
 void Gemm<Real>::linear(const Matrix<Real>& x, const Weight<Real>& weight, const Matrix<Real>& y, bool add) {
+    state_->forget_rounded();
     state_->apply(x, weight, Transpose::yes, weight.bias, y, add);
 }
 
 template <class Real>
+void Gemm<Real>::linear(const Matrix<Real>& x, std::initializer_list<Projection> projections) {
+    state_->forget_rounded();
+    for (const auto& [weight, y] : projections) state_->apply(x, weight, Transpose::yes, weight.bias, y, false);
+}
+
+template <class Real>
 void Gemm<Real>::linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add) {
+    state_->forget_rounded();
     state_->apply(dy, weight, Transpose::no, {}, dx, add);
 }
 

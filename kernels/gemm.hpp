@@ -1,23 +1,32 @@
 #pragma once
 /// Matrix products. One object a model: it owns conversion buffers and compiled primitives, and is not thread-safe.
+#include "kernels/scaled_float8.hpp"
 #include "kernels/views.hpp"
 #include "lolcats/bfloat16.hpp"
 
+#include <initializer_list>
 #include <memory>
 #include <string>
 
 namespace lolcats {
 
-/// A frozen weight [outputs, inputs] in the type it is kept in: exactly one of the two arrays is allocated.
+/// A frozen weight [outputs, inputs] in the type it is kept in: exactly one of the three arrays is allocated.
 template <class Real>
 struct Weight {
     Matrix<Real> full;
     Matrix<BFloat16> half;
-    Vector<Real> bias; ///< [outputs]; empty if there is none
+    ScaledFloat8 float8; ///< a scale an output
+    Vector<Real> bias;   ///< [outputs]; empty if there is none
 
     [[nodiscard]] bool is_half() const { return half.extent(0) > 0; }
-    [[nodiscard]] int outputs() const { return static_cast<int>(is_half() ? half.extent(0) : full.extent(0)); }
-    [[nodiscard]] int inputs() const { return static_cast<int>(is_half() ? half.extent(1) : full.extent(1)); }
+    [[nodiscard]] bool is_float8() const { return float8.values.extent(0) > 0; }
+    [[nodiscard]] int outputs() const { return extent(0); }
+    [[nodiscard]] int inputs() const { return extent(1); }
+
+private:
+    [[nodiscard]] int extent(int i) const {
+        return static_cast<int>(is_half() ? half.extent(i) : is_float8() ? float8.values.extent(i) : full.extent(i));
+    }
 };
 
 enum class Transpose { no, yes };
@@ -25,8 +34,10 @@ enum class Transpose { no, yes };
 /// How products are computed.
 enum class Arithmetic {
     exact, ///< double sums in a fixed order (kernels/exact_gemm.hpp)
-    f32,   ///< the library's products in float (kernels/products.hpp); bf16 weights are widened
-    bf16   ///< products with bf16 weights in bf16 with float sums, all others as f32
+    f32,   ///< the library's products in float (kernels/products.hpp); weights of other types are widened
+    bf16,  ///< products with bf16 and 8-bit weights in bf16 with float sums, all others as f32
+    fp8    ///< x W^T with 8-bit weights: x is rounded to 8 bits, a scale a row, sums are in float; all others as bf16
+           ///< where the processor has it, else as f32
 };
 
 /// What products with weights are made for. Those of `few` rows (kernels/few_rows.hpp) keep activations in float.
@@ -50,6 +61,13 @@ public:
 
     /// y[n, outputs] = (add ? y : 0) + x[n, inputs] W^T + bias
     void linear(const Matrix<Real>& x, const Weight<Real>& weight, const Matrix<Real>& y, bool add = false);
+
+    struct Projection {
+        const Weight<Real>& weight;
+        const Matrix<Real>& y;
+    };
+    /// The same with several weights, for which x is rounded once. None of the y is x.
+    void linear(const Matrix<Real>& x, std::initializer_list<Projection> projections);
 
     /// dx[n, inputs] = (add ? dx : 0) + dy[n, outputs] W
     void linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add = false);

@@ -2,6 +2,7 @@
 /// Matrix products in float by the processor's library: oneDNN on the host, cuBLASLt on a GPU. Pointers are to memory
 /// of the default execution space.
 #include "lolcats/bfloat16.hpp"
+#include "lolcats/float8.hpp"
 
 #include <memory>
 
@@ -18,6 +19,12 @@ struct Factor {
     const T* data;
     int row;
     bool transpose;
+};
+
+/// Dense rows of 8-bit numbers, each with a scale.
+struct ScaledFactor {
+    const Float8* data;
+    const float* scales;
 };
 
 class Products {
@@ -38,6 +45,16 @@ public:
     /// c = op(a) op(b), or with `add` c + op(a) op(b): bf16 factors, sums and c in float; a and c are dense.
     void multiply(const ProductShape& shape, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
                   const float* bias, float* c);
+
+    /// Whether there are 8-bit products of this shape: a GPU's are for multiples of 16 only.
+    static bool has_float8(const ProductShape& shape);
+
+    /// Whether 8-bit factors are widened, each into an array that is kept, before they are multiplied: on a host.
+    static bool widens_float8();
+
+    /// c = a b^T, or with `add` c + a b^T: 8-bit factors a[m, k] and b[n, k], sums and c in float; c is dense. Widened
+    /// factors give what others do but for the rounding of sums.
+    void multiply(const ProductShape& shape, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c);
 
 private:
     struct State;

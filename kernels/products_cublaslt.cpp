@@ -76,6 +76,8 @@ struct Arguments {
     float* c;
     float alpha;
     float beta;
+    const float* a_scales = nullptr; ///< of 8-bit factors, one a row
+    const float* b_scales = nullptr;
 };
 
 Layout make_layout(cudaDataType_t type, int rows, int columns, int row) {
@@ -101,9 +103,29 @@ struct Plan {
         description.reset(created);
         set(CUBLASLT_MATMUL_DESC_TRANSA, key.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
         set(CUBLASLT_MATMUL_DESC_TRANSB, key.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-        if (!key.has_bias) return;
-        set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-        set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+        if (key.has_bias) {
+            set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+            set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+        }
+        if (key.type == CUDA_R_8F_E4M3) expect_row_scales();
+    }
+
+    void expect_row_scales() const {
+#if CUBLAS_VER_MAJOR > 12 || (CUBLAS_VER_MAJOR == 12 && CUBLAS_VER_MINOR >= 9)
+        set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+        set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+#else
+        fail("--gemm fp8: this build's cuBLAS is older than 12.9 and has no scale a row; use --gemm bf16, or build "
+             "with a "
+             "newer CUDA");
+#endif
+    }
+
+    void point_to(const Key& key, const Arguments& arguments) const {
+        if (key.has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arguments.bias);
+        if (key.type != CUDA_R_8F_E4M3) return;
+        set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, arguments.b_scales);
+        set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, arguments.a_scales);
     }
 
     template <class T>
@@ -124,7 +146,7 @@ struct Products::State {
     void multiply(const Key& key, const Arguments& arguments) {
         auto at = plans.find(key);
         if (at == plans.end()) at = plans.emplace(key, make_plan(key, arguments)).first;
-        if (key.has_bias) at->second.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arguments.bias);
+        at->second.point_to(key, arguments);
         LOLCATS_CHECK_CUBLAS(run(at->second, at->second.algorithm, arguments, arguments.c));
     }
 
@@ -138,12 +160,12 @@ private:
 
     Plan make_plan(const Key& key, const Arguments& arguments) {
         Plan plan(key);
-        if (key.has_bias) plan.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arguments.bias);
+        plan.point_to(key, arguments);
         std::array<cublasLtMatmulHeuristicResult_t, most_candidates> candidates{};
         const int count = ask_heuristic(key, plan, candidates);
         if (count == 0)
-            fail("cuBLASLt has no algorithm for a product of {} x {} x {} on this GPU; use --gemm exact", key.m, key.n,
-                 key.k);
+            fail("cuBLASLt has no algorithm for a product of {} x {} x {} on this GPU; use --gemm {}", key.m, key.n,
+                 key.k, key.type == CUDA_R_8F_E4M3 ? "bf16" : "exact");
         plan.algorithm = candidates.front().algo;
         if (count > 1) plan.algorithm = candidates[fastest(key, plan, candidates, count, arguments)].algo;
         return plan;
@@ -253,6 +275,30 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
                   bias != nullptr,
                   {alignment(a.data), alignment(b.data), alignment(c)}};
     state_->multiply(key, {a.data, b.data, bias, c, 1.0F, add ? 1.0F : 0.0F});
+}
+
+bool Products::has_float8(const ProductShape& s) {
+    return s.n % 16 == 0 && s.k % 16 == 0;
+}
+
+bool Products::widens_float8() {
+    return false;
+}
+
+void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c) {
+    const Key key{CUDA_R_8F_E4M3,
+                  s.m,
+                  s.n,
+                  s.k,
+                  s.k,
+                  s.k,
+                  s.n,
+                  false,
+                  true,
+                  add,
+                  false,
+                  {alignment(a.data), alignment(b.data), alignment(c)}};
+    state_->multiply(key, {a.data, b.data, nullptr, c, 1.0F, add ? 1.0F : 0.0F, a.scales, b.scales});
 }
 
 } // namespace lolcats

@@ -1,5 +1,6 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/products.hpp"
+#include "kernels/scaled_float8.hpp"
 #include "lolcats/error.hpp"
 
 #include <map>
@@ -21,7 +22,7 @@ void add_bias(const ProductShape& s, const float* bias, float* c, int c_row) {
 
 } // namespace
 
-/// bf16 products, compiled once a shape.
+/// bf16 products, compiled once a shape, and the factors of 8-bit ones.
 struct Products::State {
     dnnl::matmul compile(const memory::desc& a, const memory::desc& b, const memory::desc& c, bool add) const {
         dnnl::primitive_attr attributes;
@@ -41,6 +42,7 @@ struct Products::State {
     dnnl::engine engine{dnnl::engine::kind::cpu, 0};
     dnnl::stream stream{engine};
     std::map<std::tuple<int, int, int, bool, bool, bool>, dnnl::matmul> primitives;
+    Vector<float> widened_a, widened_b;
 };
 
 Products::Products() : state_(std::make_unique<State>()) {}
@@ -76,6 +78,27 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
                        {DNNL_ARG_DST, memory(c_shape, state_->engine, c)}});
     state_->stream.wait();
     add_bias(s, bias, c, s.n);
+}
+
+bool Products::has_float8(const ProductShape&) {
+    return true;
+}
+
+bool Products::widens_float8() {
+    return true;
+}
+
+void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c) {
+    const auto widened = [&](const ScaledFactor& factor, int rows, Vector<float>& buffer) {
+        float* out = reserve(buffer, static_cast<std::size_t>(rows) * s.k, "widened_factor");
+        widen({Matrix<Float8>(const_cast<Float8*>(factor.data), rows, s.k),
+               Vector<float>(const_cast<float*>(factor.scales), rows)},
+              out);
+        return out;
+    };
+    const float* wide_a = widened(a, s.m, state_->widened_a);
+    const float* wide_b = widened(b, s.n, state_->widened_b);
+    multiply(s, 1, {wide_a, s.k, false}, {wide_b, s.k, true}, add ? 1.0F : 0.0F, nullptr, c, s.n);
 }
 
 } // namespace lolcats

@@ -32,4 +32,14 @@ inline auto uninitialized(const std::string& label) {
     return Kokkos::view_alloc(Kokkos::WithoutInitializing, label);
 }
 
+/// An array of at least `size` elements that keeps its memory from one use to the next.
+template <class T>
+T* reserve(Vector<T>& buffer, std::size_t size, const char* label) {
+    if (buffer.extent(0) < size) {
+        buffer = {}; // hand the old memory back first
+        buffer = Vector<T>(uninitialized(label), size);
+    }
+    return buffer.data();
+}
+
 } // namespace lolcats

@@ -1,5 +1,6 @@
 #include "src/memory_plan.hpp"
 
+#include "kernels/products.hpp"
 #include "src/work_sizes.hpp"
 
 #include <algorithm>
@@ -24,12 +25,8 @@ double stream_bytes(const Plan& plan, const Options& options) {
     return rows(plan, options) * plan.model.hidden_size * work_bytes;
 }
 
-double weight_bytes_each(const Plan& plan) {
-    return plan.weight_bytes / plan.parameters;
-}
-
 double frozen_bytes(const Plan& plan, int layers) {
-    return layers * plan.layer_parameters * weight_bytes_each(plan);
+    return layers * plan.layer_weight_bytes;
 }
 
 /// Elements of LayerActivations.
@@ -48,12 +45,20 @@ int overwritten(int layers, int in_flight) {
     return in_flight > 1 ? layers : std::max(0, layers - 1);
 }
 
-/// A bf16 weight widened to f32, or activations rounded to bf16.
-double product_bytes(const ModelConfig& m, const Options& options, double n) {
+constexpr double half_bytes = 2; ///< bf16
+
+/// What products with frozen weights keep beside their operands: a weight in another type than it is stored in, and
+/// rounded activations.
+double product_bytes(const ModelConfig& m, const Options& options, double n, bool has_backward) {
     const double widest = std::max(m.intermediate_size, m.query_size());
+    const double weight = widest * m.hidden_size;
     if (options.dtype == "f32") return 0;
-    if (options.gemm == "f32" || options.gemm == "exact") return 4 * widest * m.hidden_size;
-    return 2 * n * widest;
+    if (options.gemm == "f32" || options.gemm == "exact") return work_bytes * weight;
+    const double in_bf16 = half_bytes * (n * widest + (options.dtype == "fp8" ? weight : 0));
+    if (options.gemm != "fp8") return in_bf16;
+    const double rounded = n * widest;
+    if (!Products::widens_float8()) return rounded + (has_backward ? in_bf16 : 0);
+    return rounded + work_bytes * (n * widest + weight) + (has_backward ? work_bytes * weight : 0);
 }
 
 } // namespace
@@ -62,7 +67,7 @@ TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layer
     const double n = rows(plan, options);
     return {.weights = frozen_bytes(plan, layers),
             .work = activations(plan.model, n) * work_bytes,
-            .products = layers > 0 ? product_bytes(plan.model, options, n) : 0,
+            .products = layers > 0 ? product_bytes(plan.model, options, n, false) : 0,
             .stream = stream_bytes(plan, options) + (sends ? link_memory(plan, options) : 0)};
 }
 
@@ -74,7 +79,7 @@ TransferMemory transfer_memory(const Plan& plan, const Options& options, int lay
     return {.weights = frozen_bytes(plan, layers),
             .trained = layers * maps * trained_bytes(options),
             .work = blocks * (activations(m, n) + student) * work_bytes,
-            .products = blocks * product_bytes(m, options, n),
+            .products = blocks * product_bytes(m, options, n, false),
             .stream = stream_bytes(plan, options)};
 }
 
@@ -104,7 +109,7 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
     return {.weights = frozen_bytes(plan, layers) + (options.train_feature_maps ? 0 : students),
             .trained = adapter * trained_bytes(options) + (options.train_feature_maps ? students : 0),
             .work = (activations(m, n) + gradients + low_rank) * work_bytes,
-            .products = product_bytes(m, options, n),
+            .products = product_bytes(m, options, n, true),
             .kept = in_flight * ((layers + 1.0) * stream_bytes(plan, options) +
                                  layers_kept(plan, options, layers, in_flight) * kept_activations(m, n) * work_bytes)};
 }
@@ -113,7 +118,7 @@ double head_memory(const Plan& plan, const Options& options) {
     const ModelConfig& m = plan.model;
     const double of_teacher = options.kl_factor > 0 ? m.vocab_size : 0;
     const double logits = head_rows * (m.vocab_size + of_teacher + 2.0 * m.hidden_size) * work_bytes;
-    return static_cast<double>(m.vocab_size) * m.hidden_size * weight_bytes_each(plan) + logits;
+    return plan.head_weight_bytes + logits;
 }
 
 double link_memory(const Plan& plan, const Options& options) {

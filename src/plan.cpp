@@ -16,7 +16,8 @@ namespace {
 
 constexpr double hour = 3600;
 
-double weight_bytes_each(const Options& options) {
+/// Of a parameter in the checkpoint, and in memory but for the matrices of decoder layers in 8 bits.
+double parameter_bytes(const Options& options) {
     return options.dtype == "f32" ? 4 : 2;
 }
 
@@ -32,6 +33,12 @@ double layer_parameters(const ModelConfig& m) {
     const double attention_bias = m.attention_bias ? q + 2 * kv + d : 0;
     const double mlp_bias = m.mlp_bias ? 2.0 * m.intermediate_size + d : 0;
     return 2 * d * q + 2 * d * kv + 3 * d * m.intermediate_size + 2 * d + attention_bias + mlp_bias;
+}
+
+double layer_weight_bytes(const ModelConfig& m, const Options& options) {
+    if (options.dtype != "fp8") return layer_parameters(m) * parameter_bytes(options);
+    const double outputs = m.query_size() + 2.0 * m.kv_size() + 2.0 * m.hidden_size + 2.0 * m.intermediate_size;
+    return layer_parameters(m) + outputs * sizeof(float);
 }
 
 double embedding_parameters(const ModelConfig& m) {
@@ -90,7 +97,7 @@ void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
     const double data_ranks = static_cast<double>(row.ranks) / row.pipeline_ranks;
     const double pass =
         plan.tokens * plan.flops_per_token_layer * row.layers_per_rank / (data_ranks * plan.flops) / hour;
-    const double load = plan.weight_bytes / plan.bandwidth / hour;
+    const double load = plan.checkpoint_bytes / plan.bandwidth / hour;
     const double states = row.store_bytes / plan.bandwidth / hour;
     row.compute_hours = {pass, pass * options.epochs, lora_passes(plan, options, row) * pass * options.epochs};
     row.io_hours = {load + states, load + states * options.epochs, load};
@@ -107,9 +114,8 @@ BlockPlan plan_blocks(const Plan& plan, const Options& options, int block_layers
     row.pipeline_ranks = pipeline_size(row.ranks, row.blocks, pipeline_ranks);
     const Range first = blocks_of_stage(row.blocks, row.pipeline_ranks, 0); // no other rank owns more
     row.layers_per_rank = layout.layers_of(first).size();
-    const double layer_bytes = plan.layer_parameters * weight_bytes_each(options);
-    row.block_weight_bytes = row.block_layers * layer_bytes;
-    row.rank_weight_bytes = row.layers_per_rank * layer_bytes;
+    row.block_weight_bytes = row.block_layers * plan.layer_weight_bytes;
+    row.rank_weight_bytes = row.layers_per_rank * plan.layer_weight_bytes;
     const double stream = plan.tokens * plan.model.hidden_size;
     row.store_bytes_article = 2 * stream * plan.model.layers / row.block_layers;
     row.store_bytes = state_bytes_each(options) * stream * (row.blocks - 1);
@@ -251,7 +257,11 @@ Plan make_plan(const ModelConfig& model, const Options& options) {
     plan.layer_parameters = layer_parameters(model);
     plan.parameters = model.layers * plan.layer_parameters + model.hidden_size +
                       (model.tie_word_embeddings ? 1 : 2) * embedding_parameters(model);
-    plan.weight_bytes = plan.parameters * weight_bytes_each(options);
+    plan.checkpoint_bytes = plan.parameters * parameter_bytes(options);
+    plan.layer_weight_bytes = layer_weight_bytes(model, options);
+    plan.head_weight_bytes = embedding_parameters(model) * parameter_bytes(options);
+    plan.weight_bytes = plan.checkpoint_bytes +
+                        model.layers * (plan.layer_weight_bytes - plan.layer_parameters * parameter_bytes(options));
     plan.feature_map_parameters = model.layers * layer_map_parameters(model, options);
     plan.lora_parameters = model.layers * layer_lora_parameters(model, options);
     plan.flops_per_token_layer = flops_per_token_layer(model);

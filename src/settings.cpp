@@ -89,7 +89,11 @@ std::vector<Setting> method_settings(Options& o) {
 std::vector<Setting> numerics_settings(Options& o) {
     const auto* numerics = "Numerics";
     return {
-        {"dtype", &o.dtype, numerics, "type of the frozen weights and the residual stream", {"f32", "bf16"}},
+        {"dtype",
+         &o.dtype,
+         numerics,
+         "type of the frozen weights and the residual stream, which stays in bf16 with fp8",
+         {"f32", "bf16", "fp8"}},
         {"hidden-dtype",
          &o.hidden_dtype,
          numerics,
@@ -98,8 +102,9 @@ std::vector<Setting> numerics_settings(Options& o) {
         {"gemm",
          &o.gemm,
          numerics,
-         "arithmetic of matrix products; auto: exact with f32 weights, else the faster one",
-         {"auto", "exact", "f32", "bf16"}},
+         "arithmetic of matrix products; auto: exact with f32 weights, else the faster of f32 and bf16; fp8: "
+         "activations in 8 bits, too",
+         {"auto", "exact", "f32", "bf16", "fp8"}},
         {"seed", &o.seed, numerics, "of the shuffling, the initial maps, the dropout and the sampling"},
     };
 }

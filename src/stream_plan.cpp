@@ -68,7 +68,7 @@ StreamPlan plan_stream(const Plan& plan, const Options& options, double micro_ba
     const double tokens = micro_batches * options.micro_batch * plan.length; // of the most loaded pipeline
     stream.compute_hours = tokens * plan.flops_per_token_layer * row.layers_per_rank / plan.flops / hour;
     stream.link_hours = between > 0 ? tokens * m.hidden_size * stream_bytes / options.plan_link / hour : 0;
-    stream.load_hours = plan.weight_bytes * stream.data_ranks / plan.bandwidth / hour;
+    stream.load_hours = plan.checkpoint_bytes * stream.data_ranks / plan.bandwidth / hour;
     stream.hours = stream.load_hours + (stream.compute_hours + stream.link_hours) / (1 - stream.bubble);
     return stream;
 }

@@ -15,8 +15,12 @@
 
 namespace lolcats {
 
-/// The type frozen matrices and the residual stream are kept in.
-enum class Storage { full, bf16 };
+/// The type frozen matrices are kept in; the residual stream is too, in bf16 where they are in 8 bits.
+enum class Storage {
+    full,
+    bf16,
+    fp8 ///< e4m3, a scale an output (kernels/scaled_float8.hpp); the LM head and the embedding stay in bf16
+};
 
 /// Frozen weights of one decoder layer.
 template <class Real>

@@ -42,9 +42,9 @@ struct Options {
     std::vector<std::string> softmax_layers;    ///< numbers of the layers that do, in place of a count
 
     // Numerics
-    std::string dtype = "bf16";        ///< f32 | bf16: type of the frozen weights and the residual stream
+    std::string dtype = "bf16";        ///< f32 | bf16 | fp8: type of the frozen weights and the residual stream
     std::string hidden_dtype = "auto"; ///< auto (as dtype) | f32 | bf16: type of stored hidden states
-    std::string gemm = "auto";         ///< auto | exact | f32 | bf16: arithmetic of matrix products
+    std::string gemm = "auto";         ///< auto | exact | f32 | bf16 | fp8: arithmetic of matrix products
     std::uint64_t seed = 0;
 
     // Data

@@ -41,7 +41,10 @@ struct Plan {
     double bandwidth;  ///< file-system bytes/s
     double parameters; ///< of the whole model
     double layer_parameters;
-    double weight_bytes;           ///< of the whole model
+    double weight_bytes;           ///< of the whole model, in memory
+    double checkpoint_bytes;       ///< of the whole model, as it is read
+    double layer_weight_bytes;     ///< of a decoder layer, in memory
+    double head_weight_bytes;      ///< of the LM head, in memory
     double feature_map_parameters; ///< feature maps and mixing factors
     double lora_parameters;
     double flops_per_token_layer;      ///< 2 (D H d + 2 D H_kv d + H d D + 3 D F)

@@ -15,8 +15,7 @@ template <class Real>
 void mlp_forward(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
                  const LayerActivations<Real>& act) {
     rms_norm(act.middle, weights.post_attention_norm, context.config.rms_norm_eps, act.mlp_normed);
-    context.gemm.linear(act.mlp_normed, weights.gate, act.gate);
-    context.gemm.linear(act.mlp_normed, weights.up, act.up);
+    context.gemm.linear(act.mlp_normed, {{weights.gate, act.gate}, {weights.up, act.up}});
 }
 
 template <class Real>
@@ -89,9 +88,7 @@ template <class Real>
 void attention_inputs(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
                       const Matrix<Real>& x, const LayerActivations<Real>& act) {
     rms_norm(x, weights.input_norm, context.config.rms_norm_eps, act.input_normed);
-    context.gemm.linear(act.input_normed, weights.q, act.q);
-    context.gemm.linear(act.input_normed, weights.k, act.k);
-    context.gemm.linear(act.input_normed, weights.v, act.v);
+    context.gemm.linear(act.input_normed, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
     rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
 }
@@ -161,21 +158,21 @@ template <class Real>
 void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                          const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
                                          const Matrix<Real>& x, const LayerActivations<Real>& act) {
-    const auto project = [&](Projection projection, const Weight<Real>& weight, const Matrix<Real>& in,
-                             const Matrix<Real>& out, bool add) {
-        context_.gemm.linear(in, weight, out, add);
+    const auto adapt = [&](Projection projection, const Matrix<Real>& in, const Matrix<Real>& out) {
         add_low_rank(context_.gemm, lora_context(shape, layer, projection, streams), layer.lora[projection], in, out,
                      lora_scratch_);
     };
     rms_norm(x, weights.input_norm, context_.config.rms_norm_eps, act.input_normed);
-    project(q_proj, weights.q, act.input_normed, act.q, false);
-    project(k_proj, weights.k, act.input_normed, act.k, false);
-    project(v_proj, weights.v, act.input_normed, act.v, false);
+    context_.gemm.linear(act.input_normed, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
+    adapt(q_proj, act.input_normed, act.q);
+    adapt(k_proj, act.input_normed, act.k);
+    adapt(v_proj, act.input_normed, act.v);
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
     attend(shape, layer, act);
     Kokkos::deep_copy(Execution(), act.middle, x);
-    project(o_proj, weights.o, act.y, act.middle, true);
+    context_.gemm.linear(act.y, weights.o, act.middle, true);
+    adapt(o_proj, act.y, act.middle);
     mlp_forward(context_, weights, act);
 }
 

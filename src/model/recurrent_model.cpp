@@ -87,22 +87,16 @@ void RecurrentModel<Real>::adapt(Gemm<Real>& gemm, std::size_t layer, Projection
 }
 
 template <class Real>
-void RecurrentModel<Real>::project(Gemm<Real>& gemm, std::size_t layer, Projection projection,
-                                   const Weight<Real>& weight, const Matrix<Real>& in, const Matrix<Real>& out) {
-    gemm.linear(in, weight, out);
-    adapt(gemm, layer, projection, in, out);
-}
-
-template <class Real>
 template <class Attend>
 void RecurrentModel<Real>::run_layers(Gemm<Real>& gemm, const AttentionShape& shape, const LayerActivations<Real>& act,
                                       const Matrix<Real>& x, const Attend& attend) {
     for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
         const LayerWeights<Real>& weights = weights_.layers[i];
         rms_norm(x, weights.input_norm, config_.rms_norm_eps, act.input_normed);
-        project(gemm, i, q_proj, weights.q, act.input_normed, act.q);
-        project(gemm, i, k_proj, weights.k, act.input_normed, act.k);
-        project(gemm, i, v_proj, weights.v, act.input_normed, act.v);
+        gemm.linear(act.input_normed, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
+        adapt(gemm, i, q_proj, act.input_normed, act.q);
+        adapt(gemm, i, k_proj, act.input_normed, act.k);
+        adapt(gemm, i, v_proj, act.input_normed, act.v);
         rotate(rope_, Rotation::forward, shape.rows(), shape.head_dim, act.q);
         rotate(rope_, Rotation::forward, shape.rows(), shape.head_dim, act.k);
         attend(i, act);

@@ -3,6 +3,8 @@
 #include "lolcats/error.hpp"
 #include "src/model/uploader.hpp"
 
+#include <algorithm>
+
 namespace lolcats {
 
 namespace {
@@ -35,10 +37,34 @@ public:
         return vector;
     }
 
+    /// Read in pieces, so that no copy of a whole matrix is kept in another type.
+    ScaledFloat8 float8_matrix(const std::string& name, int rows, int columns) {
+        constexpr std::size_t piece_bytes = std::size_t{32} << 20;
+        const ScaledFloat8 matrix(name, rows, columns);
+        if (source_.reads()) {
+            const auto most = static_cast<int>(std::max<std::size_t>(1, piece_bytes / (columns * sizeof(float))));
+            const Matrix<float> buffer(uninitialized("weight_rows"), std::min(most, rows), columns);
+            for (int first = 0; first < rows; first += most) {
+                const int count = std::min(most, rows - first);
+                const auto piece = first_rows(buffer, count);
+                uploader_.fill(piece, [&](std::int64_t row, std::int64_t number, float* out) {
+                    source_.checkpoint.read_rows(name, {rows, columns}, first + row, number, out);
+                });
+                round_to_float8(piece, matrix.rows(first, count));
+                Kokkos::fence("the rows are read and may be overwritten");
+            }
+        }
+        hand_out(matrix.values);
+        hand_out(matrix.scales);
+        return matrix;
+    }
+
     template <class Real>
     Weight<Real> weight(const std::string& name, int outputs, int inputs, bool has_bias, Storage storage) {
         Weight<Real> weight;
-        if (storage == Storage::bf16)
+        if (storage == Storage::fp8)
+            weight.float8 = float8_matrix(name + ".weight", outputs, inputs);
+        else if (storage == Storage::bf16)
             weight.half = matrix<BFloat16>(name + ".weight", outputs, inputs);
         else
             weight.full = matrix<Real>(name + ".weight", outputs, inputs);
@@ -69,7 +95,8 @@ const std::string embedding_name = "model.embed_tokens.weight";
 Storage storage_type(const std::string& dtype) {
     if (dtype == "f32") return Storage::full;
     if (dtype == "bf16") return Storage::bf16;
-    fail("dtype '{}' is not known: use f32 or bf16", dtype);
+    if (dtype == "fp8") return Storage::fp8;
+    fail("dtype '{}' is not known: use f32, bf16 or fp8", dtype);
 }
 
 template <class Real>
@@ -114,7 +141,8 @@ HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& confi
     WeightLoader load(source);
     HeadWeights<Real> head;
     head.norm = load.vector<Real>("model.norm.weight", config.hidden_size);
-    head.lm_head = load.weight<Real>(stem, config.vocab_size, config.hidden_size, false, storage);
+    head.lm_head = load.weight<Real>(stem, config.vocab_size, config.hidden_size, false,
+                                     storage == Storage::fp8 ? Storage::bf16 : storage);
     load.finish();
     return head;
 }

@@ -10,7 +10,7 @@
 
 namespace lolcats {
 
-/// Throws Error for a name other than f32 and bf16.
+/// Throws Error for a name other than f32, bf16 and fp8.
 Storage storage_type(const std::string& dtype);
 
 /// Takes arrays from the one rank that reads them to the others that load the same weights.
@@ -48,7 +48,7 @@ std::vector<LayerWeights<Real>> load_layers(const WeightSource& source, const Mo
 template <class Real>
 HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& config, Storage storage);
 
-/// x[n, D]: rows of the token embedding, straight from the mapped file. With bf16 storage they are rounded to it.
+/// x[n, D]: rows of the token embedding, straight from the mapped file, rounded to bf16 but in full storage.
 template <class Real>
 void embed(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage storage,
            std::span<const std::int32_t> tokens, const Matrix<Real>& x);

@@ -39,6 +39,12 @@ Arithmetic wanted_arithmetic(const Options& options, const Communicator& world) 
     if (options.gemm == "exact") return Arithmetic::exact;
     if (options.gemm == "f32") return Arithmetic::f32;
     if (options.gemm == "bf16") return Arithmetic::bf16;
+    if (options.gemm == "fp8") {
+        if (options.dtype != "fp8")
+            fail("--gemm fp8 multiplies weights that are kept in 8 bits, not {}: give --dtype fp8 with it",
+                 options.dtype);
+        return Arithmetic::fp8;
+    }
     if (options.dtype == "f32") return Arithmetic::exact;
     Arithmetic fastest = Arithmetic::f32;
     if (world.rank() == 0) fastest = measure_arithmetic();
@@ -48,7 +54,7 @@ Arithmetic wanted_arithmetic(const Options& options, const Communicator& world) 
 
 /// Attention keeps to what the products do.
 Arithmetic adopt(Arithmetic arithmetic) {
-    twin::use_tensor_cores(arithmetic == Arithmetic::bf16);
+    twin::use_tensor_cores(arithmetic == Arithmetic::bf16 || arithmetic == Arithmetic::fp8);
     return arithmetic;
 }
 
@@ -86,12 +92,14 @@ const char* name_of(Arithmetic arithmetic) {
         return "f32";
     case Arithmetic::bf16:
         return "bf16";
+    case Arithmetic::fp8:
+        return "fp8";
     }
     return "unknown";
 }
 
 void round_residual(Storage storage, const Matrix<float>& x) {
-    if (storage == Storage::bf16) round_to_bf16(x);
+    if (storage != Storage::full) round_to_bf16(x);
 }
 
 std::filesystem::path hidden_path(const Options& options, int block) {

@@ -35,14 +35,14 @@ struct RunInput {
 ArrayTransport array_transport(const Options& options);
 
 /// The arithmetic of matrix products: as asked; by default exact for f32 weights and what rank 0 measured to be faster
-/// for bf16 ones. Collective.
+/// for others. Throws Error if it does not go with the type of the weights. Collective.
 Arithmetic choose_arithmetic(const Options& options, const Communicator& world);
 
 /// The same, but what was measured is kept in WORK/arithmetic.txt, and later attempts on the work directory use it too:
 /// where one goes on from another, they must not mix. Collective.
 Arithmetic settle_arithmetic(const Options& options, const Communicator& world);
 
-/// The residual stream is kept in the type of the frozen weights: in bf16 runs it is rounded at every layer, so that
+/// The residual stream is kept in f32 with f32 weights. In other runs it is rounded to bf16 at every layer, so that
 /// where blocks begin makes no difference.
 void round_residual(Storage storage, const Matrix<float>& x);
 

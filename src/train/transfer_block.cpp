@@ -45,7 +45,7 @@ void TransferBlock::pass_through(const AttentionShape& shape, const Matrix<float
 void TransferBlock::hand_on(const LayerWeights<float>& weights, const LayerActivations<float>& act,
                             const Matrix<float>& x) {
     finish_layer({config_, rope_, gemm_}, weights, act, x);
-    if (storage_ == Storage::bf16) round_to_bf16(x);
+    if (storage_ != Storage::full) round_to_bf16(x);
 }
 
 double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act,

@@ -26,14 +26,19 @@ std::vector<T> values(const Matrix<T>& matrix) {
     return on_host(Vector<T>(matrix.data(), matrix.size()));
 }
 
+/// Of numbers whose type has no comparison.
+template <class Bits, class T>
+std::vector<Bits> bits(const Matrix<T>& matrix) {
+    static_assert(sizeof(Bits) == sizeof(T));
+    return on_host(Vector<Bits>(reinterpret_cast<Bits*>(matrix.data()), matrix.size()));
+}
+
 void expect_same(const Weight<float>& a, const Weight<float>& b) {
     EXPECT_EQ(values(a.full), values(b.full));
-    const auto bits = [](const Matrix<BFloat16>& half) {
-        const auto* data = reinterpret_cast<std::uint16_t*>(half.data());
-        return on_host(Vector<std::uint16_t>(const_cast<std::uint16_t*>(data), half.size()));
-    };
-    EXPECT_EQ(bits(a.half), bits(b.half));
-    EXPECT_GT(a.full.size() + a.half.size(), 0U);
+    EXPECT_EQ(bits<std::uint16_t>(a.half), bits<std::uint16_t>(b.half));
+    EXPECT_EQ(bits<std::uint8_t>(a.float8.values), bits<std::uint8_t>(b.float8.values));
+    EXPECT_EQ(on_host(a.float8.scales), on_host(b.float8.scales));
+    EXPECT_GT(a.full.size() + a.half.size() + a.float8.values.size(), 0U);
     EXPECT_EQ(on_host(a.bias), on_host(b.bias));
 }
 
@@ -49,7 +54,7 @@ void expect_same(const LayerWeights<float>& a, const LayerWeights<float>& b) {
 TEST_P(WeightBroadcastTest, OneRankReadsForAll) {
     const ModelConfig config = read_model_config(model);
     const auto group = make_group();
-    for (const Storage storage : {Storage::full, Storage::bf16}) {
+    for (const Storage storage : {Storage::full, Storage::bf16, Storage::fp8}) {
         std::vector<LayerWeights<float>> layers;
         HeadWeights<float> head;
         {

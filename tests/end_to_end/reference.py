@@ -26,6 +26,15 @@ def round_to_bf16(values):
     return (to_bf16_bits(values).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def round_to_float8(values):
+    """Rows of E4M3 numbers (4 bits of exponent, 3 of fraction) whose scale makes the largest magnitude 448."""
+    normal = [(8 + fraction) * 2.0**(exponent - 10) for exponent in range(1, 16) for fraction in range(8)]
+    grid = np.array([fraction * 2.0**-9 for fraction in range(8)] + normal[:-1])  # the last code is NaN
+    scales = np.abs(values).max(axis=1, keepdims=True) / grid[-1]
+    nearest = np.searchsorted((grid[1:] + grid[:-1]) / 2, np.abs(values) / scales)
+    return np.sign(values) * grid[nearest] * scales
+
+
 def stored_values(values, dtype):
     """What a reader gets back from a file of this type, in float64."""
     values = np.asarray(values, np.float32)

@@ -81,11 +81,24 @@ class BlockBenchmark(support.TestCase):
         self.assertEqual(figures["kernels"]["student_attention"]["calls"], 2 * 2)
         self.assert_memory_is_foretold(figures)
 
+    def test_eight_bit_weights(self):
+        wider = {"width": 512, "intermediate": 1024}  # the less the weights take, the more the arrays that no plan counts
+        for gemm in ("f32", "fp8"):
+            for stage in ("transfer", "lora"):
+                with self.subTest(gemm=gemm, stage=stage):
+                    figures = self.measure(stage=stage, dtype="fp8", gemm=gemm, **wider)
+                    self.assertEqual(figures["arithmetic"], gemm)
+                    self.assert_memory_is_foretold(figures)
+
     def test_impossible_settings_are_refused(self):
         done = subprocess.run([str(support.BIN / "block_405b"), "--model", "8b", "--layers", "33"], capture_output=True,
                               text=True, timeout=60, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("--layers 33", done.stderr)
+        done = subprocess.run([str(support.BIN / "block_405b"), "--gemm", "fp8"], capture_output=True, text=True,
+                              timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--dtype fp8", done.stderr)
 
 
 if __name__ == "__main__":

@@ -76,13 +76,14 @@ class Arrays(support.TestCase):
         model = support.make_miniature(self.path("model"), layers=6, hidden=512, heads=8, kv_heads=4,
                                        intermediate=1536, sequences=4, length=256)
         common = {"model": model, "tokens": model / "tokens.h5", "block_layers": 2, "batch_size": 4, "steps": 1,
-                  "window": 32, "gemm": "f32"}
+                  "window": 32}
         for program in ("hidden", "block", "convert", "lora"):
-            work = self.path("streamed" if program == "convert" else "work")
             extra = {"kl_factor": 1, "lora_dropout": 0.1, "validation": 1} if program == "lora" else {}
-            with self.subTest(program):
-                measured, foretold = self.figures(program, 3, work=work, **common, **extra)
-                self.assertLess(abs(measured / foretold - 1), 0.05, f"{measured} MB, {foretold} MB foretold")
+            for dtype, gemm in (("bf16", "f32"), ("fp8", "f32"), ("fp8", "fp8")):
+                work = self.path(f"{'streamed' if program == 'convert' else 'work'}_{dtype}_{gemm}")
+                with self.subTest(program, dtype=dtype, gemm=gemm):
+                    measured, foretold = self.figures(program, 3, work=work, dtype=dtype, gemm=gemm, **common, **extra)
+                    self.assertLess(abs(measured / foretold - 1), 0.05, f"{measured} MB, {foretold} MB foretold")
 
     def test_what_cannot_fit_is_refused_before_it_is_tried(self):
         model = support.make_miniature(self.path("model"), layers=4, sequences=2, length=256)

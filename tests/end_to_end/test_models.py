@@ -178,6 +178,28 @@ class Logits(ModelTest):
             self.check(student, 0.03, gemm, dtype="bf16", gemm=gemm, feature_maps=self.path("maps.safetensors"),
                        **options)
 
+    def test_eight_bit_weights_are_those_of_the_definition(self):
+        self.make({}, dtype="bf16")
+        options = self.make_maps(reference.Form("terrace", 8))
+        options["feature_maps"] = self.path("maps.safetensors")
+        unrounded = reference.logits(self.model, self.tokens, self.form, self.maps)
+        for name, values in self.model.weights.items():
+            if "_proj" in name:
+                self.model.weights[name] = reference.round_to_float8(values)
+        rounded = reference.logits(self.model, self.tokens, self.form, self.maps)
+        for gemm in ("exact", "f32"):
+            self.check(rounded, 0.01, gemm, dtype="fp8", gemm=gemm, **options)
+        self.check(rounded, 0.1, "fp8", dtype="fp8", gemm="fp8", **options)
+        logits = support.read_hdf5(self.path("logits.h5"))["logits"]
+        with self.assertRaises(AssertionError, msg="weights were not rounded"):
+            self.assert_close(logits, unrounded, 0.01)
+
+    def test_eight_bit_products_need_eight_bit_weights(self):
+        self.make({}, dtype="bf16")
+        for dtype in ("bf16", "f32"):
+            done = support.attempt("eval", 2, 1, **{**self.inputs, "dtype": dtype}, gemm="fp8", attention="teacher")
+            self.assert_fails(done, "--gemm fp8", "--dtype fp8")
+
 
 class TransferGradients(ModelTest):
     """Stage 1 against difference quotients."""

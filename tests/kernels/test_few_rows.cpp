@@ -37,38 +37,56 @@ std::vector<double> naive(const Size& s, const std::vector<double>& x, const std
     return c;
 }
 
-Weight<float> weight(const Size& s, bool is_half, const std::vector<double>& w, const std::vector<double>& bias) {
+enum class Kind { full, half, float8 };
+
+constexpr std::initializer_list<Kind> kinds = {Kind::full, Kind::half, Kind::float8};
+
+Weight<float> weight(const Size& s, Kind kind, const std::vector<double>& w, const std::vector<double>& bias) {
     Weight<float> weight;
-    if (is_half)
+    if (kind == Kind::half) {
         weight.half = half(s.n, s.k, w);
-    else
+    } else if (kind == Kind::float8) {
+        weight.float8 = ScaledFloat8("float8", s.n, s.k);
+        round_to_float8(matrix<float>(s.n, s.k, w), weight.float8);
+    } else {
         weight.full = matrix<float>(s.n, s.k, w);
+    }
     weight.bias = vector<float>(bias);
     return weight;
 }
 
+/// What the weight holds of w.
+std::vector<double> held(Kind kind, const Weight<float>& weight, const std::vector<double>& w) {
+    if (kind == Kind::half) return rounded(w);
+    if (kind == Kind::full) return w;
+    const Matrix<double> wide(uninitialized("wide"), weight.outputs(), weight.inputs());
+    widen(weight.float8, wide.data());
+    return values(wide);
+}
+
 TEST(FewRows, AgreeWithTheSums) {
     for (const Size& s : sizes)
-        for (const bool is_half : {false, true}) {
+        for (const Kind kind : kinds) {
             const auto x = random_values(s.m * s.k, 1);
-            const auto w = is_half ? rounded(random_values(s.n * s.k, 2)) : random_values(s.n * s.k, 2);
             const auto bias = random_values(s.n, 3);
+            const auto weights = weight(s, kind, random_values(s.n * s.k, 2), bias);
+            const auto w = held(kind, weights, random_values(s.n * s.k, 2));
             const auto before = random_values(s.m * s.n, 4);
             Gemm<float> gemm(Arithmetic::bf16, Rows::few);
             const auto added = matrix<float>(s.m, s.n, before);
-            gemm.linear(matrix<float>(s.m, s.k, x), weight(s, is_half, w, bias), added, true);
+            gemm.linear(matrix<float>(s.m, s.k, x), weights, added, true);
             EXPECT_TRUE(close(values(added), naive(s, x, w, bias, before), 1e-6)) << s.m << " " << s.n << " " << s.k;
             const auto written = poisoned<float>(s.m, s.n);
-            gemm.linear(matrix<float>(s.m, s.k, x), weight(s, is_half, w, bias), written);
+            gemm.linear(matrix<float>(s.m, s.k, x), weights, written);
             EXPECT_TRUE(close(values(written), naive(s, x, w, bias, std::vector<double>(s.m * s.n)), 1e-6));
         }
 }
 
 TEST(FewRows, AreTheSameBesideAnyOthers) {
     for (const Size& s : sizes)
-        for (const bool is_half : {false, true}) {
+        for (const Kind kind : kinds) {
             const auto x = random_values(s.m * s.k, 5);
-            const auto weights = weight(s, is_half, random_values(s.n * s.k, 6), random_values(s.n, 7));
+            const auto weights = weight(s, kind, random_values(s.n * s.k, 6), random_values(s.n, 7));
             const auto all = matrix<float>(s.m, s.k, x);
             const auto together = poisoned<float>(s.m, s.n);
             const auto alone = poisoned<float>(s.m, s.n);

@@ -1,6 +1,7 @@
 #include "kernels/gemm.hpp"
 
 #include "kernels/exact_gemm.hpp"
+#include "kernels/products.hpp"
 #include "lolcats/error.hpp"
 #include "tests/support/arrays.hpp"
 #include "tests/support/compare.hpp"
@@ -110,13 +111,14 @@ TEST(Gemm, ExactProductsDoNotDependOnTheGroupingOfRows) {
     EXPECT_TRUE(close(values(parts), values(whole), 0));
 }
 
-enum class Storage { full, half };
+enum class Storage { full, half, float8 };
 
 struct LinearCase {
     Arithmetic arithmetic;
     Storage storage;
     bool bias;
     bool add;
+    std::array<int, 2> sizes = {67, 35}; ///< inputs, outputs
 };
 
 /// bf16 value nearest to x, by way of arithmetic instead of bits: 8 significant bits, ties to even.
@@ -132,12 +134,26 @@ std::vector<double> rounded_to_bf16(std::vector<double> x) {
     return x;
 }
 
+ScaledFloat8 in_float8(int rows, int columns, const std::vector<double>& numbers) {
+    const ScaledFloat8 result("float8", rows, columns);
+    round_to_float8(matrix<float>(rows, columns, numbers), result);
+    return result;
+}
+
+std::vector<double> rounded_to_float8(int rows, int columns, const std::vector<double>& numbers) {
+    const Matrix<double> wide(uninitialized("wide"), rows, columns);
+    widen(in_float8(rows, columns, numbers), wide.data());
+    return values(wide);
+}
+
 template <class Real>
 Weight<Real> make_weight(const LinearCase& c, int outputs, int inputs, const std::vector<double>& numbers,
                          const std::vector<double>& bias) {
     Weight<Real> weight;
     if (c.storage == Storage::full) {
         weight.full = matrix<Real>(outputs, inputs, numbers);
+    } else if (c.storage == Storage::float8) {
+        weight.float8 = in_float8(outputs, inputs, numbers);
     } else {
         weight.half = Matrix<BFloat16>("half", outputs, inputs);
         const auto host = Kokkos::create_mirror_view(weight.half);
@@ -151,19 +167,25 @@ Weight<Real> make_weight(const LinearCase& c, int outputs, int inputs, const std
 template <class Real>
 void expect_linear(const LinearCase& c, double tolerance) {
     constexpr int rows = 13;
-    constexpr int inputs = 67;
-    constexpr int outputs = 35;
-    const bool half_inputs = c.arithmetic == Arithmetic::bf16 && c.storage == Storage::half;
-    const auto prepare = [&](std::vector<double> x) { return half_inputs ? rounded_to_bf16(std::move(x)) : x; };
-    auto w = random_values(outputs * inputs, 1);
+    const auto [inputs, outputs] = c.sizes;
+    const bool in_half = c.storage != Storage::full && (c.arithmetic == Arithmetic::bf16 ||
+                                                        (c.arithmetic == Arithmetic::fp8 && processor_has_bf16()));
+    const auto prepare = [&](std::vector<double> x) { return in_half ? rounded_to_bf16(std::move(x)) : x; };
+    const auto numbers = random_values(outputs * inputs, 1);
+    auto w = numbers;
     if (c.storage == Storage::half) w = rounded_to_bf16(w);
+    if (c.storage == Storage::float8) w = rounded_to_float8(outputs, inputs, w);
+    const bool in_float8 = c.arithmetic == Arithmetic::fp8 && c.storage == Storage::float8 &&
+                           Products::has_float8({rows, outputs, inputs});
+    if (in_half && !in_float8) w = rounded_to_bf16(w);
     const auto bias = random_values(outputs, 2);
     const auto x = prepare(random_values(rows * inputs, 3));
+    const auto rounded_x = in_float8 ? rounded_to_float8(rows, inputs, x) : x;
     const auto dy = prepare(random_values(rows * outputs, 4));
     const auto old_y = random_values(rows * outputs, 5);
     const auto old_dx = random_values(rows * inputs, 6);
 
-    const auto weight = make_weight<Real>(c, outputs, inputs, w, bias);
+    const auto weight = make_weight<Real>(c, outputs, inputs, numbers, bias);
     EXPECT_EQ(weight.outputs(), outputs);
     EXPECT_EQ(weight.inputs(), inputs);
     const auto y = c.add ? matrix<Real>(rows, outputs, old_y) : poisoned<Real>(rows, outputs);
@@ -173,9 +195,10 @@ void expect_linear(const LinearCase& c, double tolerance) {
     gemm.linear_backward(matrix<Real>(rows, outputs, dy), weight, dx, c.add);
 
     const double beta = c.add ? 1 : 0;
-    auto expected = naive(false, true, rows, outputs, inputs, 1, x, w, beta, old_y);
+    auto expected = naive(false, true, rows, outputs, inputs, 1, rounded_x, w, beta, old_y);
     for (int i = 0; c.bias && i < rows * outputs; ++i) expected[i] += bias[i % outputs];
     EXPECT_TRUE(close(values(y), expected, tolerance)) << "linear";
+    if (in_half) w = rounded_to_bf16(w);
     EXPECT_TRUE(close(values(dx), naive(false, false, rows, inputs, outputs, 1, dy, w, beta, old_dx), tolerance))
         << "linear_backward";
 }
@@ -194,24 +217,69 @@ TEST_P(GemmLinear, FloatAgreesWithNaive) {
     expect_linear<float>(linear_case(), 2e-6);
 }
 
+/// Multiples of 16, of which a GPU has 8-bit products.
+TEST_P(GemmLinear, FloatAgreesWithNaiveAtSizesOfTensorCores) {
+    if (linear_case().arithmetic == Arithmetic::bf16 && !processor_has_bf16())
+        GTEST_SKIP() << "this processor has no bf16 instructions";
+    LinearCase c = linear_case();
+    c.sizes = {96, 48};
+    expect_linear<float>(c, 2e-6);
+}
+
 TEST_P(GemmLinear, DoubleAgreesWithNaive) {
     expect_linear<double>({Arithmetic::exact, linear_case().storage, linear_case().bias, linear_case().add}, 1e-14);
 }
 
 std::string linear_name(const testing::TestParamInfo<std::tuple<Arithmetic, Storage, bool, bool>>& info) {
     const auto& [arithmetic, storage, bias, add] = info.param;
-    return std::string(arithmetic == Arithmetic::exact ? "exact"
-                       : arithmetic == Arithmetic::f32 ? "f32"
-                                                       : "bf16") +
-           (storage == Storage::half ? "_half_weight" : "_full_weight") + (bias ? "_bias" : "") +
-           (add ? "_add" : "_overwrite");
+    return std::string(arithmetic == Arithmetic::exact  ? "exact"
+                       : arithmetic == Arithmetic::f32  ? "f32"
+                       : arithmetic == Arithmetic::bf16 ? "bf16"
+                                                        : "fp8") +
+           (storage == Storage::half     ? "_half_weight"
+            : storage == Storage::float8 ? "_float8_weight"
+                                         : "_full_weight") +
+           (bias ? "_bias" : "") + (add ? "_add" : "_overwrite");
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, GemmLinear,
-                         testing::Combine(testing::Values(Arithmetic::exact, Arithmetic::f32, Arithmetic::bf16),
-                                          testing::Values(Storage::full, Storage::half), testing::Bool(),
-                                          testing::Bool()),
-                         linear_name);
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, GemmLinear,
+    testing::Combine(testing::Values(Arithmetic::exact, Arithmetic::f32, Arithmetic::bf16, Arithmetic::fp8),
+                     testing::Values(Storage::full, Storage::half, Storage::float8), testing::Bool(), testing::Bool()),
+    linear_name);
+
+/// Weights of every kind after one another: x is rounded once for those that want it so, and anew for the next x.
+TEST(Gemm, SeveralWeightsGiveWhatEachGivesAlone) {
+    constexpr int rows = 9;
+    constexpr int inputs = 48;
+    constexpr std::array outputs = {32, 16, 5, 48, 64};
+    constexpr std::array kinds = {Storage::float8, Storage::half, Storage::float8, Storage::full, Storage::float8};
+    for (const Arithmetic arithmetic : {Arithmetic::exact, Arithmetic::f32, Arithmetic::bf16, Arithmetic::fp8}) {
+        if (arithmetic == Arithmetic::bf16 && !processor_has_bf16()) continue;
+        Gemm<float> gemm(arithmetic);
+        for (const int seed : {1, 2}) {
+            const auto x = matrix<float>(rows, inputs, random_values(rows * inputs, seed));
+            std::vector<Weight<float>> weights;
+            std::vector<Matrix<float>> together;
+            for (std::size_t i = 0; i < kinds.size(); ++i) {
+                weights.push_back(make_weight<float>({arithmetic, kinds[i], true, false}, outputs[i], inputs,
+                                                     random_values(outputs[i] * inputs, 10 + i),
+                                                     random_values(outputs[i], 20 + i)));
+                together.push_back(poisoned<float>(rows, outputs[i]));
+            }
+            gemm.linear(x, {{weights[0], together[0]},
+                            {weights[1], together[1]},
+                            {weights[2], together[2]},
+                            {weights[3], together[3]},
+                            {weights[4], together[4]}});
+            for (std::size_t i = 0; i < kinds.size(); ++i) {
+                const auto alone = poisoned<float>(rows, outputs[i]);
+                Gemm<float>(arithmetic).linear(x, weights[i], alone);
+                EXPECT_EQ(values(together[i]), values(alone)) << static_cast<int>(arithmetic) << " " << i;
+            }
+        }
+    }
+}
 
 /// One object serves changing shapes: its buffers and compiled primitives must not be mixed up.
 TEST(Gemm, OneObjectServesManyShapes) {

@@ -186,7 +186,8 @@ TEST_F(OptionsTest, NumbersOutOfRangeAreRefusedWithTheRange) {
 TEST_F(OptionsTest, EnumerationsListTheirChoices) {
     EXPECT_EQ(error_of({"--attention", "terrase"}),
               "--attention: 'terrase' is not one of teacher, terrace, sliding, none");
-    EXPECT_HAS(error_of_file("\n\ndtype = \"fp16\""), "lolcats.toml, line 3: dtype: 'fp16' is not one of f32, bf16");
+    EXPECT_HAS(error_of_file("\n\ndtype = \"fp16\""),
+               "lolcats.toml, line 3: dtype: 'fp16' is not one of f32, bf16, fp8");
 }
 
 TEST_F(OptionsTest, ARecipeSettlesWhatIsLeftOpen) {
@@ -241,7 +242,7 @@ TEST_F(OptionsTest, HelpListsEverySettingAndItsDefault) {
     EXPECT_FALSE(go_on_);
     const auto known = to_json(Options{});
     for (const auto& [name, value] : known.items()) EXPECT_HAS(text_, "--" + name);
-    for (const char* part : {"Method:", "Training:", "=terrace", "=0.999", "{f32,bf16}", "--config"}) {
+    for (const char* part : {"Method:", "Training:", "=terrace", "=0.999", "{f32,bf16,fp8}", "--config"}) {
         EXPECT_HAS(text_, part);
     }
 }

@@ -47,6 +47,21 @@ TEST(PlanTest, WeightsAndArithmeticOf405B) {
     EXPECT_TRUE(plan.warnings.empty()) << plan.warnings.front();
 }
 
+TEST(PlanTest, EightBitWeightsOf405BTakeHalfTheMemoryAndTheSameFiles) {
+    Options options = options_405b(9);
+    const Plan half = make_plan(model("llama-3.1-405b"), options);
+    options.dtype = "fp8";
+    const Plan plan = make_plan(model("llama-3.1-405b"), options);
+    // A scale an output of q, k, v, o, gate, up and down.
+    const double scales = 4.0 * (16384 + 2 * 1024 + 16384 + 2 * 53248 + 16384);
+    EXPECT_DOUBLE_EQ(chosen(plan).block_weight_bytes, chosen(half).block_weight_bytes / 2 + 9 * scales);
+    EXPECT_DOUBLE_EQ(plan.weight_bytes, half.weight_bytes - 126 * (plan.layer_parameters - scales));
+    EXPECT_DOUBLE_EQ(plan.checkpoint_bytes, half.checkpoint_bytes);
+    EXPECT_DOUBLE_EQ(chosen(plan).store_bytes, chosen(half).store_bytes);
+    EXPECT_DOUBLE_EQ(chosen(plan).io_hours[0], chosen(half).io_hours[0]);
+    EXPECT_LT(chosen(plan).largest_memory(), chosen(half).largest_memory() - 20e9);
+}
+
 TEST(PlanTest, ParametersOfTheOtherModels) {
     EXPECT_EQ(make_plan(model("llama-3.1-8b"), {}).parameters, 8030261248.0);
     EXPECT_EQ(make_plan(model("llama-3.1-70b"), {}).parameters, 70553706496.0);

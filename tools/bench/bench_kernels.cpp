@@ -30,6 +30,7 @@ namespace {
 constexpr double f32 = sizeof(float);
 constexpr double f64 = sizeof(double);
 constexpr double bf16 = sizeof(BFloat16);
+constexpr double fp8 = sizeof(Float8);
 
 const ModelConfig& layer() {
     static const ModelConfig config = {.hidden_size = 2048,
@@ -141,6 +142,22 @@ void product(benchmark::State& state) {
     time_kernel(state, 2.0 * n * outputs * inputs,
                 f32 * (x.size() + y.size()) + bf16 * outputs * static_cast<double>(inputs),
                 [&] { gemm.linear(x, weight, y); });
+}
+
+void to_float8(benchmark::State& state) {
+    const int n = static_cast<int>(state.range(0));
+    const auto x = random("x", n, layer().hidden_size);
+    const ScaledFloat8 rounded("rounded", n, layer().hidden_size);
+    const auto size = static_cast<double>(x.size());
+    time_kernel(state, 3 * size, (f32 + fp8) * size, [&] { round_to_float8(x, rounded); });
+}
+
+void from_float8(benchmark::State& state) {
+    const int n = static_cast<int>(state.range(0));
+    const ScaledFloat8 weight = random_weight(n, layer().hidden_size, 3, Storage::fp8).float8;
+    const auto wide = random("wide", n, layer().hidden_size);
+    const auto size = static_cast<double>(wide.size());
+    time_kernel(state, size, (f32 + fp8) * size, [&] { widen(weight, wide.data()); });
 }
 
 void next_token_loss(benchmark::State& state) {
@@ -266,6 +283,8 @@ void list_all() {
     list("swiglu", gated_unit, {1024});
     list("adamw", optimizer, {1 << 22});
     list("product", product, {256, 1024});
+    list("round_to_float8", to_float8, {1024});
+    list("widen_float8", from_float8, {8192});
     list("cross_entropy", next_token_loss, {256});
     list("feature_map", feature_map, {1024});
     list("teacher_attention", teacher, {1024, 4096});

@@ -1,5 +1,6 @@
-/// Times a block of decoder layers on one processor in the program's own code, with random bf16 weights: the teacher
-/// (stage 0), attention transfer (stages 0 and 1 in one pass) or one pipeline stage of LoRA. Needs neither MPI nor HDF5.
+/// Times a block of decoder layers on one processor in the program's own code, with random weights: the teacher
+/// (stage 0), attention transfer (stages 0 and 1 in one pass) or one pipeline stage of LoRA. Needs neither MPI nor
+/// HDF5.
 ///
 ///     block_405b [--stage teacher|transfer|lora] [--model 405b|70b|8b|1b] [--layers K] ...      (--help lists all)
 ///
@@ -21,11 +22,10 @@ namespace lolcats::bench {
 namespace {
 
 Arithmetic arithmetic_of(Options& options) {
-    Arithmetic arithmetic = options.gemm == "bf16" ? Arithmetic::bf16 : Arithmetic::f32;
-    if (options.gemm == "auto") arithmetic = measure_arithmetic();
-    options.gemm = arithmetic == Arithmetic::bf16 ? "bf16" : "f32";
-    twin::use_tensor_cores(arithmetic == Arithmetic::bf16);
-    return arithmetic;
+    if (options.gemm == "auto") options.gemm = measure_arithmetic() == Arithmetic::bf16 ? "bf16" : "f32";
+    twin::use_tensor_cores(options.gemm != "f32");
+    if (options.gemm == "fp8") return Arithmetic::fp8;
+    return options.gemm == "bf16" ? Arithmetic::bf16 : Arithmetic::f32;
 }
 
 /// A step's times by kernel, from `steps` of them.

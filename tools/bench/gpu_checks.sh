@@ -50,6 +50,8 @@ block() {
     check 120 "$here/block_405b" --stage transfer
     check 120 "$here/block_405b" --stage transfer --micro-batch 4
     check 120 "$here/block_405b" --stage transfer --xent-factor 1
+    check 120 "$here/block_405b" --stage transfer --dtype fp8 --gemm fp8
+    check 120 "$here/block_405b" --stage transfer --dtype fp8 --gemm bf16
     check 180 "$here/block_405b" --stage lora --steps 1
     check 180 "$here/block_405b" --stage lora --steps 1 --micro-batch 2
 }

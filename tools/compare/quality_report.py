@@ -155,7 +155,8 @@ class Report:
 COLOURS = {"transfer": "C1", "transfer + LoRA": "C0"}
 TITLES = {"recipes": "Recipes", "ingredients": "What robust is made of: one change each to the paper's recipe",
           "ablation": "Map, window and transfer (the paper's Tables 1 and 6)", "rank": "LoRA rank",
-          "window": "Window", "blocks": "Layers in a block (the paper's Table 3)"}
+          "window": "Window", "blocks": "Layers in a block (the paper's Table 3)",
+          "precision": "Type of the frozen weights"}
 
 
 def write(results, out):

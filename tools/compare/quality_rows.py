@@ -87,6 +87,17 @@ def block_rows():
                 place=k) for k in (1, 2, 3, LAYERS)]
 
 
+def precision_rows():
+    """Frozen weights in 8 bits, and what they are multiplied with."""
+    rows = []
+    for name, form in (("bf16 weights", {}), ("8-bit weights", {"dtype": "fp8"}),
+                       ("8-bit weights and activations", {"dtype": "fp8", "gemm": "fp8"})):
+        rows += [Row("precision", f"{name}, teacher", {"attention": "teacher", **form}),
+                 Row("precision", f"{name}, transfer", form, {}),
+                 Row("precision", f"{name}, transfer + LoRA", form, {}, {})]
+    return rows
+
+
 # What the robust recipe is made of, each on top of the paper's. Table, name, stage 1, stage 2.
 INGREDIENTS = (
     ("the paper's recipe", {}, {}),
@@ -109,7 +120,7 @@ def ingredient_rows():
 
 
 TABLES = {"recipes": recipe_rows, "ingredients": ingredient_rows, "ablation": ablation_rows, "rank": rank_rows,
-          "window": window_rows, "blocks": block_rows}
+          "window": window_rows, "blocks": block_rows, "precision": precision_rows}
 
 
 def rows_of(tables):

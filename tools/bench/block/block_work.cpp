@@ -1,6 +1,7 @@
 #include "tools/bench/block/block_work.hpp"
 
 #include "tools/bench/attention_work.hpp"
+#include "tools/bench/block/random_weights.hpp"
 
 #include <set>
 #include <vector>
@@ -12,6 +13,7 @@ namespace {
 constexpr double f32 = 4;
 constexpr double f64 = 8;
 constexpr double bf16 = 2;
+constexpr double fp8 = 1;
 
 struct Projection {
     double outputs, inputs;
@@ -22,7 +24,8 @@ struct Projection {
 class LayerWork {
 public:
     LayerWork(const Settings& settings, const StudentForm& form, Arithmetic arithmetic)
-        : m_(settings.model), form_(form), half_(arithmetic == Arithmetic::bf16), batch_(settings.options.micro_batch),
+        : m_(settings.model), form_(form), arithmetic_(arithmetic), storage_(storage_of(settings.options)),
+          batch_(settings.options.micro_batch),
           n_(static_cast<double>(settings.options.micro_batch) * settings.length()), width_(m_.hidden_size),
           query_(m_.query_size()), kv_(m_.kv_size()), wide_(m_.intermediate_size),
           attention_(attention_work({batch_, settings.length(), m_.heads, m_.kv_heads, m_.head_dim}, form)) {}
@@ -41,18 +44,24 @@ public:
 
     void add(const std::string& name, double flops, double bytes) { works_[name] += Work{flops, bytes}; }
 
-    /// x W^T, or with `backward` dy W, and the rounding of x or the widening of W before it.
+    void add_attention_products() {
+        add_products(attention_in());
+        add_products({attention_out()});
+    }
+
+    /// x W^T of one x, which is rounded once, or with `backward` dy W, and the widening of W before it.
     void add_products(const std::vector<Projection>& projections, bool backward = false) {
         for (const Projection& p : projections) {
             const double in = backward ? p.outputs : p.inputs;
             const double out = backward ? p.inputs : p.outputs;
-            const double factor = half_ ? bf16 : f32;
+            const double factor = factor_bytes(backward);
             add("weight_products", 2 * n_ * in * out,
                 factor * (n_ * in + in * out) + f32 * n_ * out * (p.adds && !backward ? 2 : 1));
-            if (half_)
-                add("round_to_bf16", 0, (f32 + bf16) * n_ * in);
-            else
-                add("widen_bf16", 0, (f32 + bf16) * in * out);
+            if (factor != f32 && (backward || &p == &projections.front()))
+                add(factor == fp8 ? "round_to_float8" : "round_to_bf16", 0, (f32 + factor) * n_ * in);
+            const bool is_float8 = storage_ == Storage::fp8;
+            const double stored = is_float8 ? fp8 : bf16;
+            if (factor != stored) add(is_float8 ? "widen_float8" : "widen_bf16", 0, (factor + stored) * in * out);
         }
     }
 
@@ -117,9 +126,16 @@ public:
     [[nodiscard]] const Works& works() const { return works_; }
 
 private:
+    /// Of a number that goes into a product.
+    [[nodiscard]] double factor_bytes(bool backward) const {
+        if (arithmetic_ == Arithmetic::f32) return f32;
+        return arithmetic_ == Arithmetic::fp8 && !backward ? fp8 : bf16;
+    }
+
     ModelConfig m_;
     StudentForm form_;
-    bool half_;
+    Arithmetic arithmetic_;
+    Storage storage_;
     int batch_;
     double n_, width_, query_, kv_, wide_;
     AttentionWork attention_; ///< of one head and sequence
@@ -138,7 +154,7 @@ void add_optimizer(Works& works, double parameters) {
 
 /// The whole layer, as the residual stream passes it.
 void add_teacher(LayerWork& w) {
-    w.add_products(w.attention_projections());
+    w.add_attention_products();
     w.add_products(w.mlp_in());
     w.add_products(w.mlp_out());
     w.teacher();
@@ -151,7 +167,7 @@ void add_teacher(LayerWork& w) {
 
 /// An adapted layer on the way forward, up to its gate.
 void add_adapted(LayerWork& w, double rank, double dropout) {
-    w.add_products(w.attention_projections());
+    w.add_attention_products();
     w.add_products(w.mlp_in());
     w.low_rank_forward(rank, dropout);
     w.student(0);

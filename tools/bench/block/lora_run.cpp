@@ -22,7 +22,7 @@ public:
     LoraRun(const Settings& s, Arithmetic arithmetic)
         : settings_(s), arithmetic_(arithmetic), form_(student_form_of(s)), adapter_config_(adapter_config(s.options)),
           shape_(attention_shape(s.model, s.options.micro_batch, s.length())), gemm_(arithmetic),
-          rope_(s.model, s.length()), weights_(random_layers(s.model, s.layers)),
+          rope_(s.model, s.length()), weights_(random_layers(s.model, s.layers, storage_of(s.options))),
           students_(s.model, form_, {0, s.layers}, false, frozen_),
           adapter_(s.model, adapter_config_, {0, s.layers}, trained_),
           decoder_({s.model, rope_, gemm_}, shape_, form_, adapter_config_.form),

@@ -1,6 +1,7 @@
 #include "tools/bench/block/peaks.hpp"
 
 #include "kernels/products.hpp"
+#include "kernels/scaled_float8.hpp"
 #include "tools/bench/block/random_weights.hpp"
 #include "tools/bench/block/stopwatch.hpp"
 
@@ -24,25 +25,50 @@ double mean_seconds(const Body& body) {
            calls;
 }
 
-double product_seconds(Arithmetic arithmetic, int m, int n, int k) {
-    const Matrix<float> c(uninitialized("peak_c"), m, n);
-    if (arithmetic == Arithmetic::bf16) {
-        const Matrix<BFloat16> a(uninitialized("peak_a"), m, k);
-        const Matrix<BFloat16> b(uninitialized("peak_b"), n, k);
-        fill(a, 1, 1);
-        fill(b, 1, 2);
-        Products products;
-        return mean_seconds([&] {
-            products.multiply({m, n, k}, {a.data(), k, false}, {b.data(), k, true}, false, nullptr, c.data());
-        });
-    }
-    const Matrix<float> a(uninitialized("peak_a"), m, k);
-    Weight<float> weight;
-    weight.full = Matrix<float>(uninitialized("peak_b"), n, k);
+/// c[m, n] of random factors, by the kind of product that weights go into.
+double bf16_seconds(const ProductShape& s, float* c) {
+    const Matrix<BFloat16> a(uninitialized("peak_a"), s.m, s.k);
+    const Matrix<BFloat16> b(uninitialized("peak_b"), s.n, s.k);
     fill(a, 1, 1);
-    fill(weight.full, 1, 2);
-    Gemm<float> gemm(arithmetic);
-    return mean_seconds([&] { gemm.linear(a, weight, c); });
+    fill(b, 1, 2);
+    Products products;
+    return mean_seconds([&] {
+        products.multiply(s, {a.data(), s.k, false}, {b.data(), s.k, true}, false, nullptr, c);
+    });
+}
+
+double float8_seconds(const ProductShape& s, float* c) {
+    const auto factor = [&](int rows, std::uint64_t stream) {
+        const Matrix<float> numbers(uninitialized("peak_numbers"), rows, s.k);
+        const ScaledFloat8 rounded("peak_factor", rows, s.k);
+        fill(numbers, 1, stream);
+        round_to_float8(numbers, rounded);
+        return rounded;
+    };
+    const ScaledFloat8 a = factor(s.m, 1);
+    const ScaledFloat8 b = factor(s.n, 2);
+    Products products;
+    return mean_seconds([&] {
+        products.multiply(s, {a.values.data(), a.scales.data()}, {b.values.data(), b.scales.data()}, false, c);
+    });
+}
+
+double f32_seconds(const ProductShape& s, float* c) {
+    const Matrix<float> a(uninitialized("peak_a"), s.m, s.k);
+    const Matrix<float> b(uninitialized("peak_b"), s.n, s.k);
+    fill(a, 1, 1);
+    fill(b, 1, 2);
+    Products products;
+    return mean_seconds([&] {
+        products.multiply(s, 1, {a.data(), s.k, false}, {b.data(), s.k, true}, 0, nullptr, c, s.n);
+    });
+}
+
+double product_seconds(Arithmetic arithmetic, const ProductShape& s) {
+    const Matrix<float> c(uninitialized("peak_c"), s.m, s.n);
+    if (arithmetic == Arithmetic::bf16) return bf16_seconds(s, c.data());
+    if (arithmetic == Arithmetic::fp8) return float8_seconds(s, c.data());
+    return f32_seconds(s, c.data());
 }
 
 double copy_rate() {
@@ -65,7 +91,7 @@ Peaks measure_peaks(const Settings& settings, Arithmetic arithmetic) {
                       {"k, v", n, m.kv_size(), m.hidden_size, 0},
                       {"square", settings.square, settings.square, settings.square, 0}};
     for (ProductRate& p : peaks.products) {
-        p.flops = 2.0 * p.m * p.n * p.k / product_seconds(arithmetic, p.m, p.n, p.k);
+        p.flops = 2.0 * p.m * p.n * p.k / product_seconds(arithmetic, {p.m, p.n, p.k});
         peaks.flops = std::max(peaks.flops, p.flops);
     }
     peaks.copy = copy_rate();

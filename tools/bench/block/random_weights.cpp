@@ -2,6 +2,7 @@
 
 #include "kernels/dropout.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace lolcats::bench {
@@ -17,6 +18,20 @@ Vector<float> ones(int size) {
     Vector<float> vector(uninitialized("norm"), size);
     Kokkos::deep_copy(vector, 1.0F);
     return vector;
+}
+
+/// Rounded from rows that are all of it that is there in float.
+ScaledFloat8 random_float8(int outputs, int inputs, double scale, std::uint64_t stream) {
+    constexpr int most = 1024;
+    const ScaledFloat8 weight("weight", outputs, inputs);
+    const Matrix<float> buffer(uninitialized("weight_rows"), std::min(most, outputs), inputs);
+    for (int first = 0; first < outputs; first += most) {
+        const int count = std::min(most, outputs - first);
+        fill(first_rows(buffer, count), scale, mix_bits(stream) + static_cast<std::uint64_t>(first));
+        round_to_float8(first_rows(buffer, count), weight.rows(first, count));
+    }
+    Kokkos::fence("the rows are read");
+    return weight;
 }
 
 } // namespace
@@ -41,18 +56,23 @@ void fill(const Matrix<float>& matrix, double scale, std::uint64_t stream) {
         });
 }
 
-Weight<float> random_weight(int outputs, int inputs, std::uint64_t stream) {
+Weight<float> random_weight(int outputs, int inputs, std::uint64_t stream, Storage storage) {
+    const double scale = 1 / std::sqrt(static_cast<double>(inputs));
     Weight<float> weight;
-    weight.half = Matrix<BFloat16>(uninitialized("weight"), outputs, inputs);
-    fill(weight.half, 1 / std::sqrt(static_cast<double>(inputs)), stream);
+    if (storage == Storage::fp8) {
+        weight.float8 = random_float8(outputs, inputs, scale, stream);
+    } else {
+        weight.half = Matrix<BFloat16>(uninitialized("weight"), outputs, inputs);
+        fill(weight.half, scale, stream);
+    }
     return weight;
 }
 
-std::vector<LayerWeights<float>> random_layers(const ModelConfig& m, int layers) {
+std::vector<LayerWeights<float>> random_layers(const ModelConfig& m, int layers, Storage storage) {
     std::vector<LayerWeights<float>> all;
     for (int layer = 0; layer < layers; ++layer) {
         std::uint64_t stream = 16 * static_cast<std::uint64_t>(layer);
-        const auto weight = [&](int outputs, int inputs) { return random_weight(outputs, inputs, stream++); };
+        const auto weight = [&](int outputs, int inputs) { return random_weight(outputs, inputs, stream++, storage); };
         all.push_back({.input_norm = ones(m.hidden_size),
                        .post_attention_norm = ones(m.hidden_size),
                        .q = weight(m.query_size(), m.hidden_size),

@@ -84,8 +84,9 @@ void declare(CLI::App& app, Settings& s) {
     app.add_option("--lora-rank", s.options.lora_rank, "r")->check(positive);
     app.add_option("--lora-dropout", s.options.lora_dropout, "dropout of the adapters' input")
         ->check(CLI::Range(0., .99));
-    app.add_option("--gemm", s.options.gemm, "arithmetic of matrix products")
-        ->check(CLI::IsMember({"auto", "f32", "bf16"}));
+    app.add_option("--dtype", s.options.dtype, "type of the frozen weights")->check(CLI::IsMember({"bf16", "fp8"}));
+    app.add_option("--gemm", s.options.gemm, "arithmetic of matrix products; fp8 with --dtype fp8")
+        ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8"}));
     app.add_option("--steps", s.steps, "optimiser steps that are timed")->check(positive);
     app.add_option("--square", s.square, "side of the square product that is timed for the peak")->check(positive);
     app.add_flag("--timing-only", s.timing_only, "print only the time of a step, as JSON");
@@ -100,6 +101,7 @@ void check(const Settings& s) {
         fail("--layers {}: the whole model has {}; raise --model-layers", s.layers, s.model.layers);
     if (s.options.batch_size % s.options.micro_batch != 0)
         fail("--batch-size {}: not a multiple of --micro-batch {}", s.options.batch_size, s.options.micro_batch);
+    if (s.options.gemm == "fp8" && s.options.dtype != "fp8") fail("--gemm fp8: give --dtype fp8 with it");
 }
 
 } // namespace
@@ -117,7 +119,7 @@ bool read_settings(int argc, char** argv, Settings& settings, std::string& text)
     for (int i = 1; i + 1 < argc; ++i)
         if (std::string(argv[i]) == "--model" && presets().contains(argv[i + 1])) settings.preset = argv[i + 1];
     take_preset(settings);
-    CLI::App app("Times a block of decoder layers with random bf16 weights: the teacher, attention transfer, or LoRA.",
+    CLI::App app("Times a block of decoder layers with random weights: the teacher, attention transfer, or LoRA.",
                  "block_405b");
     app.option_defaults()->always_capture_default();
     declare(app, settings);

@@ -13,8 +13,9 @@ class TeacherRun : public BlockRun {
 public:
     TeacherRun(const Settings& s, Arithmetic arithmetic)
         : settings_(s), arithmetic_(arithmetic), shape_(attention_shape(s.model, s.options.micro_batch, s.length())),
-          gemm_(arithmetic), rope_(s.model, s.length()), weights_(random_layers(s.model, s.layers)),
-          activations_(s.model, shape_), input_(uninitialized("input"), shape_.rows(), s.model.hidden_size),
+          gemm_(arithmetic), rope_(s.model, s.length()),
+          weights_(random_layers(s.model, s.layers, storage_of(s.options))), activations_(s.model, shape_),
+          input_(uninitialized("input"), shape_.rows(), s.model.hidden_size),
           x_(uninitialized("residual"), shape_.rows(), s.model.hidden_size) {
         fill(input_, 1, 7);
     }

@@ -16,8 +16,9 @@ public:
     TransferRun(const Settings& s, Arithmetic arithmetic)
         : settings_(s), arithmetic_(arithmetic), form_(student_form_of(s)),
           shape_(attention_shape(s.model, s.options.micro_batch, s.length())),
-          block_(random_layers(s.model, s.layers), s.model, form_, s.options.tie_feature_maps, Storage::bf16,
-                 arithmetic, {0, s.layers}, shape_, {s.options.mse_factor, s.options.xent_factor}),
+          block_(random_layers(s.model, s.layers, storage_of(s.options)), s.model, form_, s.options.tie_feature_maps,
+                 storage_of(s.options), arithmetic, {0, s.layers}, shape_,
+                 {s.options.mse_factor, s.options.xent_factor}),
           input_(uninitialized("input"), shape_.rows(), s.model.hidden_size),
           x_(uninitialized("residual"), shape_.rows(), s.model.hidden_size) {
         block_.students().initialize(s.options.feature_map_init, s.options.seed);
