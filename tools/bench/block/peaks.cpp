@@ -25,12 +25,24 @@ double mean_seconds(const Body& body) {
            calls;
 }
 
+template <class T>
+Matrix<T> random_factor(int rows, int columns, std::uint64_t stream) {
+    const Matrix<T> factor(uninitialized("peak_factor"), rows, columns);
+    fill(factor, 1, stream);
+    return factor;
+}
+
+ScaledFloat8 random_float8_factor(int rows, int columns, std::uint64_t stream) {
+    const ScaledFloat8 factor("peak_factor", rows, columns);
+    round_to_float8(random_factor<float>(rows, columns, stream), factor);
+    Kokkos::fence("the numbers are read");
+    return factor;
+}
+
 /// c[m, n] of random factors, by the kind of product that weights go into.
 double bf16_seconds(const ProductShape& s, float* c) {
-    const Matrix<BFloat16> a(uninitialized("peak_a"), s.m, s.k);
-    const Matrix<BFloat16> b(uninitialized("peak_b"), s.n, s.k);
-    fill(a, 1, 1);
-    fill(b, 1, 2);
+    const auto a = random_factor<BFloat16>(s.m, s.k, 1);
+    const auto b = random_factor<BFloat16>(s.n, s.k, 2);
     Products products;
     return mean_seconds([&] {
         products.multiply(s, {a.data(), s.k, false}, {b.data(), s.k, true}, false, nullptr, c);
@@ -38,15 +50,8 @@ double bf16_seconds(const ProductShape& s, float* c) {
 }
 
 double float8_seconds(const ProductShape& s, float* c) {
-    const auto factor = [&](int rows, std::uint64_t stream) {
-        const Matrix<float> numbers(uninitialized("peak_numbers"), rows, s.k);
-        const ScaledFloat8 rounded("peak_factor", rows, s.k);
-        fill(numbers, 1, stream);
-        round_to_float8(numbers, rounded);
-        return rounded;
-    };
-    const ScaledFloat8 a = factor(s.m, 1);
-    const ScaledFloat8 b = factor(s.n, 2);
+    const auto a = random_float8_factor(s.m, s.k, 1);
+    const auto b = random_float8_factor(s.n, s.k, 2);
     Products products;
     return mean_seconds([&] {
         products.multiply(s, {a.values.data(), a.scales.data()}, {b.values.data(), b.scales.data()}, false, c);
@@ -54,10 +59,8 @@ double float8_seconds(const ProductShape& s, float* c) {
 }
 
 double f32_seconds(const ProductShape& s, float* c) {
-    const Matrix<float> a(uninitialized("peak_a"), s.m, s.k);
-    const Matrix<float> b(uninitialized("peak_b"), s.n, s.k);
-    fill(a, 1, 1);
-    fill(b, 1, 2);
+    const auto a = random_factor<float>(s.m, s.k, 1);
+    const auto b = random_factor<float>(s.n, s.k, 2);
     Products products;
     return mean_seconds([&] {
         products.multiply(s, 1, {a.data(), s.k, false}, {b.data(), s.k, true}, 0, nullptr, c, s.n);
