@@ -53,7 +53,7 @@ complete_to() {
 }
 complete -p lolcats_generate | grep -q _lolcats || fail "lolcats_generate is not completed"
 complete_to "--lora-rank --lora-alpha --lora-dropout --lora-modules" --lora-
-complete_to "f32 bf16" --dtype ""
+complete_to "f32 bf16 fp8" --dtype ""
 complete_to "terrace" --attention = ter
 complete_to "teacher terrace sliding none" --attention =
 complete_to "--window --window-dropout --window-dropout-kind" --shuffle --win
