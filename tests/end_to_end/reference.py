@@ -133,6 +133,25 @@ class Model:
         y = x @ self.weights[name + ".weight"].T
         return y + self.weights[name + ".bias"] if name + ".bias" in self.weights else y
 
+class Float8Model(Model):
+    """Weights of the decoder layers in 8 bits, by outputs, embedding and head in bf16; with `activations` what the
+    layers' weights are multiplied with is in 8 bits, too, by tokens."""
+
+    def __init__(self, model, activations):
+        super().__init__(model.config, {name: self.kept(name, values) for name, values in model.weights.items()})
+        self.activations = activations
+
+    @staticmethod
+    def kept(name, values):
+        if "_proj.weight" in name:
+            return round_to_float8(values)
+        return round_to_bf16(values).astype(np.float64) if "embed" in name or "head" in name else values
+
+    def linear(self, name, x):
+        if self.activations and "_proj" in name:
+            x = round_to_float8(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        return super().linear(name, x)
+
 
 # --- The teacher --------------------------------------------------------------------------------------------------
 

@@ -178,21 +178,14 @@ class Logits(ModelTest):
             self.check(student, 0.03, gemm, dtype="bf16", gemm=gemm, feature_maps=self.path("maps.safetensors"),
                        **options)
 
-    def test_eight_bit_weights_are_those_of_the_definition(self):
-        self.make({}, dtype="bf16")
-        options = self.make_maps(reference.Form("terrace", 8))
-        options["feature_maps"] = self.path("maps.safetensors")
-        unrounded = reference.logits(self.model, self.tokens, self.form, self.maps)
-        for name, values in self.model.weights.items():
-            if "_proj" in name:
-                self.model.weights[name] = reference.round_to_float8(values)
-        rounded = reference.logits(self.model, self.tokens, self.form, self.maps)
-        for gemm in ("exact", "f32"):
-            self.check(rounded, 0.01, gemm, dtype="fp8", gemm=gemm, **options)
-        self.check(rounded, 0.1, "fp8", dtype="fp8", gemm="fp8", **options)
-        logits = support.read_hdf5(self.path("logits.h5"))["logits"]
-        with self.assertRaises(AssertionError, msg="weights were not rounded"):
-            self.assert_close(logits, unrounded, 0.01)
+    def test_eight_bit_weights_and_products(self):
+        self.make({})  # f32 files: with bf16 ones some quotients lie in the middle of two numbers, and go either way
+        student = {**self.make_maps(reference.Form("terrace", 8)), "feature_maps": self.path("maps.safetensors")}
+        for gemm, tolerance in (("exact", TOLERANCE), ("f32", TOLERANCE), ("fp8", 1e-3)):  # 0.07 apart from one another
+            model = reference.Float8Model(self.model, activations=gemm == "fp8")
+            for form, options in (((), {"attention": "teacher"}), ((self.form, self.maps), student)):
+                self.check(reference.logits(model, self.tokens, *form), tolerance, gemm, dtype="fp8", gemm=gemm,
+                           **options)
 
     def test_eight_bit_products_need_eight_bit_weights(self):
         self.make({}, dtype="bf16")
