@@ -115,9 +115,8 @@ struct Plan {
         set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
         set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
 #else
-        fail("--gemm fp8: this build's cuBLAS is older than 12.9 and has no scale a row; use --gemm bf16, or build "
-             "with a "
-             "newer CUDA");
+        fail("--gemm fp8: cuBLAS before 12.9 has no products with a scale a row; use --gemm bf16 or build with newer "
+             "CUDA");
 #endif
     }
 
@@ -286,18 +285,18 @@ bool Products::widens_float8() {
 }
 
 void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c) {
-    const Key key{CUDA_R_8F_E4M3,
-                  s.m,
-                  s.n,
-                  s.k,
-                  s.k,
-                  s.k,
-                  s.n,
-                  false,
-                  true,
-                  add,
-                  false,
-                  {alignment(a.data), alignment(b.data), alignment(c)}};
+    const Key key{.type = CUDA_R_8F_E4M3,
+                  .m = s.m,
+                  .n = s.n,
+                  .k = s.k,
+                  .a_row = s.k,
+                  .b_row = s.k,
+                  .c_row = s.n,
+                  .transpose_a = false,
+                  .transpose_b = true,
+                  .adds = add,
+                  .has_bias = false,
+                  .alignments = {alignment(a.data), alignment(b.data), alignment(c)}};
     state_->multiply(key, {a.data, b.data, nullptr, c, 1.0F, add ? 1.0F : 0.0F, a.scales, b.scales});
 }
 

@@ -89,7 +89,7 @@ struct DeviceRow {
             Kokkos::TeamThreadRange(team, count),
             [&](int j, Real& part) { part = Kokkos::abs(a[j]) > part ? Kokkos::abs(a[j]) : part; },
             Kokkos::Max<Real>(largest));
-        return largest;
+        return largest > 0 ? largest : 0; // with nothing but NaN no part was joined
     }
 
     template <class Real>

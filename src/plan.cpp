@@ -260,8 +260,8 @@ Plan make_plan(const ModelConfig& model, const Options& options) {
     plan.checkpoint_bytes = plan.parameters * parameter_bytes(options);
     plan.layer_weight_bytes = layer_weight_bytes(model, options);
     plan.head_weight_bytes = embedding_parameters(model) * parameter_bytes(options);
-    plan.weight_bytes = plan.checkpoint_bytes +
-                        model.layers * (plan.layer_weight_bytes - plan.layer_parameters * parameter_bytes(options));
+    const double outside_layers = plan.parameters - model.layers * plan.layer_parameters;
+    plan.weight_bytes = model.layers * plan.layer_weight_bytes + outside_layers * parameter_bytes(options);
     plan.feature_map_parameters = model.layers * layer_map_parameters(model, options);
     plan.lora_parameters = model.layers * layer_lora_parameters(model, options);
     plan.flops_per_token_layer = flops_per_token_layer(model);

@@ -97,7 +97,7 @@ std::vector<Setting> numerics_settings(Options& o) {
         {"hidden-dtype",
          &o.hidden_dtype,
          numerics,
-         "type of stored hidden states (auto: dtype)",
+         "type of stored hidden states (auto: that of the residual stream)",
          {"auto", "f32", "bf16"}},
         {"gemm",
          &o.gemm,

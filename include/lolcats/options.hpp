@@ -43,7 +43,7 @@ struct Options {
 
     // Numerics
     std::string dtype = "bf16";        ///< f32 | bf16 | fp8: type of the frozen weights and the residual stream
-    std::string hidden_dtype = "auto"; ///< auto (as dtype) | f32 | bf16: type of stored hidden states
+    std::string hidden_dtype = "auto"; ///< auto (as the residual stream) | f32 | bf16: of stored hidden states
     std::string gemm = "auto";         ///< auto | exact | f32 | bf16 | fp8: arithmetic of matrix products
     std::uint64_t seed = 0;
 
