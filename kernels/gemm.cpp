@@ -82,9 +82,15 @@ struct Gemm<Real>::State {
         if (bias.extent(0) > 0) add_to_rows(bias, c);
     }
 
-    /// c[m, n] (+)= x W^T or x W, + bias
+    /// Whether x W^T or x W is a product in bf16.
+    [[nodiscard]] bool takes_half(const ProductShape& shape, const Weight<Real>& weight, bool transpose) const {
+        if (!in_bf16() || !(weight.is_half() || weight.is_float8()) || (few && transpose)) return false;
+        return !takes_float8(shape, weight, transpose);
+    }
+
+    /// c[m, n] = added + x W^T or x W, + bias
     void apply(const Matrix<Real>& x, const Weight<Real>& weight, Transpose op, const Vector<Real>& bias,
-               const Matrix<Real>& c, bool add) {
+               const Matrix<Real>& added, const Matrix<Real>& c) {
         const int m = static_cast<int>(x.extent(0));
         const int k = static_cast<int>(x.extent(1));
         const int n = static_cast<int>(c.extent(1));
@@ -95,21 +101,39 @@ struct Gemm<Real>::State {
                  weight.inputs(), m, k);
         const ProductShape shape{m, n, k};
         if constexpr (std::is_same_v<Real, float>) {
+            if (takes_half(shape, weight, transpose))
+                return apply_in_bf16(shape, x, {half_data(weight), weight.inputs(), transpose}, bias, added, c);
+            if (!few && takes_float8(shape, weight, transpose))
+                return apply_in_float8(shape, x, weight.float8, bias, added, c);
+        }
+        const bool add = start_with(added, c);
+        if constexpr (std::is_same_v<Real, float>) {
             if (few && transpose && weight.is_half())
                 return apply_to_few(shape, x, weight.half.data(), nullptr, bias, c, add);
             if (few && transpose && weight.is_float8())
                 return apply_to_few(shape, x, weight.float8.values.data(), weight.float8.scales.data(), bias, c, add);
-            if (arithmetic == Arithmetic::fp8 && transpose && weight.is_float8() && Products::has_float8(shape))
-                return apply_in_float8(shape, x, weight.float8, bias, c, add);
-            if (in_bf16() && (weight.is_half() || weight.is_float8()))
-                return apply_in_bf16(shape, x, {half_data(weight), weight.inputs(), transpose}, bias, c, add);
         }
         const Factor<Real> factor{full_data(weight), weight.inputs(), transpose};
         const Kokkos::Profiling::ScopedRegion region("weight_products");
         multiply(shape, Real(1), {x.data(), k, false}, factor, add ? Real(1) : Real(0), bias, c);
     }
 
+    /// Memory for an activation [m, k] in bf16, kept from one use to the next.
+    Matrix<BFloat16> half_rows(std::size_t m, std::size_t k) {
+        return Matrix<BFloat16>(reserve(rounded, m * k, "rounded_activation"), m, k);
+    }
+
 private:
+    [[nodiscard]] bool takes_float8(const ProductShape& shape, const Weight<Real>& weight, bool transpose) const {
+        return arithmetic == Arithmetic::fp8 && transpose && weight.is_float8() && Products::has_float8(shape);
+    }
+
+    /// Where products add to what is in c: whether anything is added.
+    static bool start_with(const Matrix<Real>& added, const Matrix<Real>& c) {
+        if (added.extent(0) > 0 && added.data() != c.data()) Kokkos::deep_copy(Execution(), c, added);
+        return added.extent(0) > 0;
+    }
+
     template <class T>
     static void apply_to_few(const ProductShape& s, const Matrix<float>& x, const T* w, const float* scales,
                              const Vector<float>& bias, const Matrix<float>& c, bool add) {
@@ -118,25 +142,25 @@ private:
     }
 
     void apply_in_float8(const ProductShape& s, const Matrix<float>& x, const ScaledFloat8& weight,
-                         const Vector<float>& bias, const Matrix<float>& c, bool add) {
+                         const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
         const ScaledFloat8 activation = rows_for(s);
         if (!float8_is_current) round_to_float8(x, activation);
         float8_is_current = true;
         {
             const Kokkos::Profiling::ScopedRegion region("weight_products");
             products.multiply(s, {activation.values.data(), activation.scales.data()},
-                              {weight.values.data(), weight.scales.data()}, add, c.data());
+                              {weight.values.data(), weight.scales.data()}, added.data(), c.data());
         }
         if (bias.extent(0) > 0) add_to_rows(bias, c);
     }
 
     void apply_in_bf16(const ProductShape& s, const Matrix<float>& x, const Factor<BFloat16>& weight,
-                       const Vector<float>& bias, const Matrix<float>& c, bool add) {
-        BFloat16* half = reserve(rounded, x.size(), "rounded_activation");
-        if (!half_is_current) round_to_bf16(x.data(), x.size(), half);
+                       const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
+        const auto half = half_rows(s.m, s.k);
+        if (!half_is_current) round_to_bf16(x.data(), x.size(), half.data());
         half_is_current = true;
         const Kokkos::Profiling::ScopedRegion region("weight_products");
-        products.multiply(s, {half, s.k, false}, weight, add, bias.data(), c.data());
+        products.multiply(s, {half.data(), s.k, false}, weight, added.data(), bias.data(), c.data());
     }
 
     /// Memory for an activation [m, k], kept from one use to the next.
@@ -185,21 +209,31 @@ void Gemm<Real>::multiply(Transpose a_op, Transpose b_op, Real alpha, const Matr
 }
 
 template <class Real>
-void Gemm<Real>::linear(const Matrix<Real>& x, const Weight<Real>& weight, const Matrix<Real>& y, bool add) {
+void Gemm<Real>::linear(const Matrix<Real>& x, Projections projections) {
     state_->forget_rounded();
-    state_->apply(x, weight, Transpose::yes, weight.bias, y, add);
+    for (const auto& [weight, y, added] : projections) state_->apply(x, weight, Transpose::yes, weight.bias, added, y);
 }
 
 template <class Real>
-void Gemm<Real>::linear(const Matrix<Real>& x, std::initializer_list<Projection> projections) {
-    state_->forget_rounded();
-    for (const auto& [weight, y] : projections) state_->apply(x, weight, Transpose::yes, weight.bias, y, false);
+Matrix<BFloat16> Gemm<Real>::half_input(const Matrix<Real>& x, Projections projections) {
+    for (const auto& [weight, y, added] : projections) {
+        const ProductShape shape{static_cast<int>(x.extent(0)), weight.outputs(), weight.inputs()};
+        if (!state_->takes_half(shape, weight, true)) return {};
+    }
+    return state_->half_rows(x.extent(0), x.extent(1));
+}
+
+template <class Real>
+void Gemm<Real>::multiply_half(const Matrix<Real>& x, Projections projections) {
+    state_->float8_is_current = false;
+    state_->half_is_current = true;
+    for (const auto& [weight, y, added] : projections) state_->apply(x, weight, Transpose::yes, weight.bias, added, y);
 }
 
 template <class Real>
 void Gemm<Real>::linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add) {
     state_->forget_rounded();
-    state_->apply(dy, weight, Transpose::no, {}, dx, add);
+    state_->apply(dy, weight, Transpose::no, {}, add ? dx : Matrix<Real>(), dx);
 }
 
 Arithmetic measure_arithmetic() {
@@ -215,7 +249,7 @@ Arithmetic measure_arithmetic() {
         for (int repeat = 0; repeat < 5; ++repeat) {
             Kokkos::fence("products are measured one by one");
             const auto start = std::chrono::steady_clock::now();
-            gemm.linear(x, weight, y);
+            gemm.linear(x, {{weight, y}});
             Kokkos::fence("the product is done");
             best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
         }

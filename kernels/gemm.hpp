@@ -59,20 +59,38 @@ public:
     void multiply(Transpose a_op, Transpose b_op, Real alpha, const Matrix<Real>& a, const Matrix<Real>& b, Real beta,
                   const Matrix<Real>& c);
 
-    /// y[n, outputs] = (add ? y : 0) + x[n, inputs] W^T + bias
-    void linear(const Matrix<Real>& x, const Weight<Real>& weight, const Matrix<Real>& y, bool add = false);
-
+    /// y[n, outputs] = added + x[n, inputs] W^T + bias; `added` may be y itself, or have no rows for 0. y is not x.
     struct Projection {
         const Weight<Real>& weight;
         const Matrix<Real>& y;
+        Matrix<Real> added = {};
     };
-    /// The same with several weights, for which x is rounded once. None of the y is x.
-    void linear(const Matrix<Real>& x, std::initializer_list<Projection> projections);
+    using Projections = std::initializer_list<Projection>;
+    /// x is rounded once for all weights.
+    void linear(const Matrix<Real>& x, Projections projections);
+
+    /// The same for an x that make(out) writes: `out` is x itself or, where all these products take bf16, memory for a
+    /// Matrix<BFloat16> of its shape. What x holds afterwards is not said.
+    template <class Make>
+    void linear_of(const Matrix<Real>& x, const Make& make, Projections projections) {
+        if constexpr (std::is_same_v<Real, float>) {
+            if (const auto half = half_input(x, projections); half.extent(0) > 0) {
+                make(half);
+                return multiply_half(x, projections);
+            }
+        }
+        make(x);
+        linear(x, projections);
+    }
 
     /// dx[n, inputs] = (add ? dx : 0) + dy[n, outputs] W
     void linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add = false);
 
 private:
+    /// Where products with these weights take x in bf16 from; no rows if one of them does not.
+    Matrix<BFloat16> half_input(const Matrix<Real>& x, Projections projections);
+    void multiply_half(const Matrix<Real>& x, Projections projections);
+
     struct State;
     std::unique_ptr<State> state_;
 };

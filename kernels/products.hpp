@@ -42,8 +42,9 @@ public:
     void multiply(const ProductShape& shape, float alpha, const Factor<float>& a, const Factor<float>& b, float beta,
                   const float* bias, float* c, int c_row);
 
-    /// c = op(a) op(b), or with `add` c + op(a) op(b): bf16 factors, sums and c in float; a and c are dense.
-    void multiply(const ProductShape& shape, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
+    /// c = added + op(a) op(b): bf16 factors, sums and c in float; a and c are dense. `added`, dense as c, may be c
+    /// itself, or null for 0.
+    void multiply(const ProductShape& shape, const Factor<BFloat16>& a, const Factor<BFloat16>& b, const float* added,
                   const float* bias, float* c);
 
     /// Whether there are 8-bit products of this shape: a GPU's are for multiples of 16 only.
@@ -52,9 +53,10 @@ public:
     /// Whether 8-bit factors are widened, each into an array that is kept, before they are multiplied: on a host.
     static bool widens_float8();
 
-    /// c = a b^T, or with `add` c + a b^T: 8-bit factors a[m, k] and b[n, k], sums and c in float; c is dense. Widened
-    /// factors give what others do but for the rounding of sums.
-    void multiply(const ProductShape& shape, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c);
+    /// c = added + a b^T: 8-bit factors a[m, k] and b[n, k], sums and c in float; c is dense, and `added` as above.
+    /// Widened factors give what others do but for the rounding of sums.
+    void multiply(const ProductShape& shape, const ScaledFactor& a, const ScaledFactor& b, const float* added,
+                  float* c);
 
 private:
     struct State;

@@ -55,6 +55,15 @@ std::uint32_t alignment(const void* pointer) {
     return static_cast<std::uint32_t>(address & (~address + 1));
 }
 
+/// cuBLASLt takes an address even where nothing is added.
+const float* read_or(const float* added, const float* c) {
+    return added == nullptr ? c : added;
+}
+
+std::uint32_t alignment_of_sum(const float* added, const float* c) {
+    return std::min(alignment(read_or(added, c)), alignment(c));
+}
+
 /// What a product's plan depends on, in the column-major terms of cuBLAS: it sees the stored rows as columns, and so
 /// computes the transpose c^T[n, m] = op(b)^T op(a)^T.
 struct Key {
@@ -64,7 +73,7 @@ struct Key {
     bool transpose_a, transpose_b;
     bool adds; ///< c is read
     bool has_bias;
-    std::array<std::uint32_t, 3> alignments; ///< of a, b and c
+    std::array<std::uint32_t, 3> alignments; ///< of a, b, and c and what is added
 
     auto operator<=>(const Key&) const = default;
 };
@@ -73,6 +82,7 @@ struct Arguments {
     const void* a;
     const void* b;
     const float* bias;
+    const float* added; ///< what beta multiplies; may be c
     float* c;
     float alpha;
     float beta;
@@ -150,10 +160,10 @@ struct Products::State {
     }
 
 private:
-    /// `out` is c, or memory of its size that c stays apart from.
+    /// `out` is c, or other memory of its size.
     cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Arguments& x, float* out) {
         return cublasLtMatmul(library.get(), plan.description.get(), &x.alpha, x.b, plan.b.get(), x.a, plan.a.get(),
-                              &x.beta, x.c, plan.c.get(), out, plan.c.get(), &algorithm, workspace.data(),
+                              &x.beta, x.added, plan.c.get(), out, plan.c.get(), &algorithm, workspace.data(),
                               workspace_bytes, Execution().cuda_stream());
     }
 
@@ -256,10 +266,10 @@ void Products::multiply(const ProductShape& s, float alpha, const Factor<float>&
                   beta != 0,
                   bias != nullptr,
                   {alignment(a.data), alignment(b.data), alignment(c)}};
-    state_->multiply(key, {a.data, b.data, bias, c, alpha, beta});
+    state_->multiply(key, {a.data, b.data, bias, c, c, alpha, beta});
 }
 
-void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
+void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, const float* added,
                         const float* bias, float* c) {
     const Key key{CUDA_R_16BF,
                   s.m,
@@ -270,10 +280,10 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
                   s.n,
                   a.transpose,
                   b.transpose,
-                  add,
+                  added != nullptr,
                   bias != nullptr,
-                  {alignment(a.data), alignment(b.data), alignment(c)}};
-    state_->multiply(key, {a.data, b.data, bias, c, 1.0F, add ? 1.0F : 0.0F});
+                  {alignment(a.data), alignment(b.data), alignment_of_sum(added, c)}};
+    state_->multiply(key, {a.data, b.data, bias, read_or(added, c), c, 1.0F, added == nullptr ? 0.0F : 1.0F});
 }
 
 bool Products::has_float8(const ProductShape& s) {
@@ -284,7 +294,8 @@ bool Products::widens_float8() {
     return false;
 }
 
-void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c) {
+void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, const float* added,
+                        float* c) {
     const Key key{.type = CUDA_R_8F_E4M3,
                   .m = s.m,
                   .n = s.n,
@@ -294,10 +305,11 @@ void Products::multiply(const ProductShape& s, const ScaledFactor& a, const Scal
                   .c_row = s.n,
                   .transpose_a = false,
                   .transpose_b = true,
-                  .adds = add,
+                  .adds = added != nullptr,
                   .has_bias = false,
-                  .alignments = {alignment(a.data), alignment(b.data), alignment(c)}};
-    state_->multiply(key, {a.data, b.data, nullptr, c, 1.0F, add ? 1.0F : 0.0F, a.scales, b.scales});
+                  .alignments = {alignment(a.data), alignment(b.data), alignment_of_sum(added, c)}};
+    state_->multiply(
+        key, {a.data, b.data, nullptr, read_or(added, c), c, 1.0F, added == nullptr ? 0.0F : 1.0F, a.scales, b.scales});
 }
 
 } // namespace lolcats

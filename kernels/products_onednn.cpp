@@ -3,6 +3,7 @@
 #include "kernels/scaled_float8.hpp"
 #include "lolcats/error.hpp"
 
+#include <algorithm>
 #include <map>
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -18,6 +19,11 @@ void add_bias(const ProductShape& s, const float* bias, float* c, int c_row) {
     if (bias == nullptr) return;
     if (c_row != s.n) fail("a bias added to rows {} apart, {} long: a bug, please report it", c_row, s.n);
     add_to_rows(Vector<float>(const_cast<float*>(bias), s.n), Matrix<float>(c, s.m, s.n));
+}
+
+/// oneDNN adds to what is in c.
+void start_with(const float* added, std::size_t size, float* c) {
+    if (added != nullptr && added != c) std::copy_n(added, size, c);
 }
 
 } // namespace
@@ -62,8 +68,9 @@ void Products::multiply(const ProductShape& s, float alpha, const Factor<float>&
     add_bias(s, bias, c, c_row);
 }
 
-void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, bool add,
+void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, const float* added,
                         const float* bias, float* c) {
+    const bool add = added != nullptr;
     auto& primitive = state_->primitives[{s.m, s.n, s.k, a.transpose, b.transpose, add}];
     const auto strides = [](const Factor<BFloat16>& factor) {
         return factor.transpose ? memory::dims{1, factor.row} : memory::dims{factor.row, 1};
@@ -72,6 +79,7 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
     const memory::desc b_shape({s.k, s.n}, memory::data_type::bf16, strides(b));
     const memory::desc c_shape({s.m, s.n}, memory::data_type::f32, memory::dims{s.n, 1});
     if (!primitive) primitive = state_->compile(a_shape, b_shape, c_shape, add);
+    start_with(added, static_cast<std::size_t>(s.m) * s.n, c);
     primitive.execute(state_->stream,
                       {{DNNL_ARG_SRC, memory(a_shape, state_->engine, const_cast<BFloat16*>(a.data))},
                        {DNNL_ARG_WEIGHTS, memory(b_shape, state_->engine, const_cast<BFloat16*>(b.data))},
@@ -88,7 +96,8 @@ bool Products::widens_float8() {
     return true;
 }
 
-void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, bool add, float* c) {
+void Products::multiply(const ProductShape& s, const ScaledFactor& a, const ScaledFactor& b, const float* added,
+                        float* c) {
     const auto widened = [&](const ScaledFactor& factor, int rows, Vector<float>& buffer) {
         float* out = reserve(buffer, static_cast<std::size_t>(rows) * s.k, "widened_factor");
         widen({Matrix<Float8>(const_cast<Float8*>(factor.data), rows, s.k),
@@ -98,7 +107,8 @@ void Products::multiply(const ProductShape& s, const ScaledFactor& a, const Scal
     };
     const float* wide_a = widened(a, s.m, state_->widened_a);
     const float* wide_b = widened(b, s.n, state_->widened_b);
-    multiply(s, 1, {wide_a, s.k, false}, {wide_b, s.k, true}, add ? 1.0F : 0.0F, nullptr, c, s.n);
+    start_with(added, static_cast<std::size_t>(s.m) * s.n, c);
+    multiply(s, 1, {wide_a, s.k, false}, {wide_b, s.k, true}, added == nullptr ? 0.0F : 1.0F, nullptr, c, s.n);
 }
 
 } // namespace lolcats

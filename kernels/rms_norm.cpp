@@ -4,22 +4,23 @@
 
 namespace lolcats {
 
-template <class Real>
-void rms_norm(const Matrix<Real>& x, const Vector<Real>& weight, double eps, const Matrix<Real>& y) {
+template <class Real, class Out>
+void rms_norm(const Matrix<Real>& x, const Vector<Real>& weight, double eps, const Matrix<Out>& y) {
     const int width = static_cast<int>(x.extent(1));
     for_each_row(
         "rms_norm", x.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* in = &x(row, 0);
             const Real mean_square = team.dot(width, in, in) / static_cast<Real>(width);
             const Real scale = Real(1) / Kokkos::sqrt(mean_square + static_cast<Real>(eps));
-            team.for_each(width, [&](int j) { y(row, j) = in[j] * scale * weight(j); });
+            team.for_each(width, [&](int j) { y(row, j) = rounded_to<Out>(in[j] * scale * weight(j)); });
         });
 }
 
 template <class Real>
 void rms_norm_backward(const Matrix<Real>& x, const Vector<Real>& weight, double eps, const Matrix<Real>& dy,
-                       const Matrix<Real>& dx) {
+                       const Matrix<Real>& added, const Matrix<Real>& dx) {
     const int width = static_cast<int>(x.extent(1));
+    const bool adds = added.extent(0) > 0;
     for_each_row(
         "rms_norm_backward", x.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* in = &x(row, 0);
@@ -27,16 +28,19 @@ void rms_norm_backward(const Matrix<Real>& x, const Vector<Real>& weight, double
             const Real scale = Real(1) / Kokkos::sqrt(mean_square + static_cast<Real>(eps));
             Real along = team.template sum<Real>(width, [&](int j) { return dy(row, j) * weight(j) * in[j]; });
             along *= scale * scale / static_cast<Real>(width);
-            team.for_each(width, [&](int j) { dx(row, j) += scale * (dy(row, j) * weight(j) - in[j] * along); });
+            team.for_each(width, [&](int j) {
+                dx(row, j) = (adds ? added(row, j) : Real(0)) + scale * (dy(row, j) * weight(j) - in[j] * along);
+            });
         });
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template void rms_norm<Real>(const Matrix<Real>&, const Vector<Real>&, double, const Matrix<Real>&);               \
-    template void rms_norm_backward<Real>(const Matrix<Real>&, const Vector<Real>&, double, const Matrix<Real>&,       \
-                                          const Matrix<Real>&);
+    template void rms_norm(const Matrix<Real>&, const Vector<Real>&, double, const Matrix<Real>&);                     \
+    template void rms_norm_backward(const Matrix<Real>&, const Vector<Real>&, double, const Matrix<Real>&,             \
+                                    const Matrix<Real>&, const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE
+template void rms_norm(const Matrix<float>&, const Vector<float>&, double, const Matrix<BFloat16>&);
 
 } // namespace lolcats

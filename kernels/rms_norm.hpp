@@ -4,13 +4,14 @@
 
 namespace lolcats {
 
-/// x, y: [n, D]; weight: [D].
-template <class Real>
-void rms_norm(const Matrix<Real>& x, const Vector<Real>& weight, double eps, const Matrix<Real>& y);
+/// x, y: [n, D]; weight: [D]. Out: Real, or BFloat16 for a product to take.
+template <class Real, class Out>
+void rms_norm(const Matrix<Real>& x, const Vector<Real>& weight, double eps, const Matrix<Out>& y);
 
-/// Adds the gradient of x to dx, given dy, both [n, D]. The weight is frozen.
+/// dx = added + the gradient of x, given dy, all [n, D]; `added` may be dx itself, or have no rows for 0; dx may be x.
+/// The weight is frozen.
 template <class Real>
 void rms_norm_backward(const Matrix<Real>& x, const Vector<Real>& weight, double eps, const Matrix<Real>& dy,
-                       const Matrix<Real>& dx);
+                       const Matrix<Real>& added, const Matrix<Real>& dx);
 
 } // namespace lolcats

@@ -5,15 +5,16 @@
 
 namespace lolcats {
 
-template <class Real>
-void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up, const Matrix<Real>& out) {
+template <class Real, class Out>
+void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up, const Matrix<Out>& out) {
     const int width = static_cast<int>(gate.extent(1));
     for_each_row(
         "swiglu", gate.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const Real* g = &gate(row, 0);
             const Real* u = &up(row, 0);
-            Real* y = &out(row, 0);
-            team.for_each(width, [=](int j) { y[j] = u[j] * (g[j] / (Real(1) + exponential(-g[j]))); });
+            Out* y = &out(row, 0);
+            team.for_each(width,
+                          [=](int j) { y[j] = rounded_to<Out>(u[j] * (g[j] / (Real(1) + exponential(-g[j])))); });
         });
 }
 
@@ -34,9 +35,10 @@ void swiglu_backward(const Matrix<Real>& dy, const Matrix<Real>& gate, const Mat
         });
 }
 
-template void swiglu<float>(const Matrix<float>&, const Matrix<float>&, const Matrix<float>&);
-template void swiglu<double>(const Matrix<double>&, const Matrix<double>&, const Matrix<double>&);
-template void swiglu_backward<float>(const Matrix<float>&, const Matrix<float>&, const Matrix<float>&);
-template void swiglu_backward<double>(const Matrix<double>&, const Matrix<double>&, const Matrix<double>&);
+template void swiglu(const Matrix<float>&, const Matrix<float>&, const Matrix<float>&);
+template void swiglu(const Matrix<float>&, const Matrix<float>&, const Matrix<BFloat16>&);
+template void swiglu(const Matrix<double>&, const Matrix<double>&, const Matrix<double>&);
+template void swiglu_backward(const Matrix<float>&, const Matrix<float>&, const Matrix<float>&);
+template void swiglu_backward(const Matrix<double>&, const Matrix<double>&, const Matrix<double>&);
 
 } // namespace lolcats

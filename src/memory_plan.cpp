@@ -117,7 +117,7 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
 double head_memory(const Plan& plan, const Options& options) {
     const ModelConfig& m = plan.model;
     const double of_teacher = options.kl_factor > 0 ? m.vocab_size : 0;
-    const double logits = head_rows * (m.vocab_size + of_teacher + 2.0 * m.hidden_size) * work_bytes;
+    const double logits = head_rows * (m.vocab_size + of_teacher + m.hidden_size) * work_bytes;
     return plan.head_weight_bytes + logits;
 }
 

@@ -14,8 +14,18 @@ namespace {
 template <class Real>
 void mlp_forward(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
                  const LayerActivations<Real>& act) {
-    rms_norm(act.middle, weights.post_attention_norm, context.config.rms_norm_eps, act.mlp_normed);
-    context.gemm.linear(act.mlp_normed, {{weights.gate, act.gate}, {weights.up, act.up}});
+    const auto normalize = [&](const auto& out) {
+        rms_norm(act.middle, weights.post_attention_norm, context.config.rms_norm_eps, out);
+    };
+    context.gemm.linear_of(act.mlp_normed, normalize, {{weights.gate, act.gate}, {weights.up, act.up}});
+}
+
+/// x becomes the residual stream that leaves the layer; `gated` may be act.up.
+template <class Real>
+void leave_layer(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
+                 const LayerActivations<Real>& act, const Matrix<Real>& gated, const Matrix<Real>& x) {
+    const auto gate = [&](const auto& out) { swiglu(act.gate, act.up, out); };
+    context.gemm.linear_of(gated, gate, {{weights.down, x, act.middle}});
 }
 
 template <class Real>
@@ -87,8 +97,8 @@ void add_gradients(const AttentionShape& shape, const StudentGradients<Real>& gr
 template <class Real>
 void attention_inputs(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
                       const Matrix<Real>& x, const LayerActivations<Real>& act) {
-    rms_norm(x, weights.input_norm, context.config.rms_norm_eps, act.input_normed);
-    context.gemm.linear(act.input_normed, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
+    const auto normalize = [&](const auto& out) { rms_norm(x, weights.input_norm, context.config.rms_norm_eps, out); };
+    context.gemm.linear_of(act.input_normed, normalize, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
     rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
 }
@@ -96,12 +106,9 @@ void attention_inputs(const LayerContext<Real>& context, const AttentionShape& s
 template <class Real>
 void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
                   const LayerActivations<Real>& act, const Matrix<Real>& x) {
-    Kokkos::deep_copy(Execution(), act.middle, x);
-    context.gemm.linear(act.y, weights.o, act.middle, true);
+    context.gemm.linear(act.y, {{weights.o, act.middle, x}});
     mlp_forward(context, weights, act);
-    swiglu(act.gate, act.up, act.up);
-    Kokkos::deep_copy(Execution(), x, act.middle);
-    context.gemm.linear(act.up, weights.down, x, true);
+    leave_layer(context, weights, act, act.up, x);
 }
 
 template <class Real>
@@ -170,8 +177,7 @@ void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const Laye
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
     attend(shape, layer, act);
-    Kokkos::deep_copy(Execution(), act.middle, x);
-    context_.gemm.linear(act.y, weights.o, act.middle, true);
+    context_.gemm.linear(act.y, {{weights.o, act.middle, x}});
     adapt(o_proj, act.y, act.middle);
     mlp_forward(context_, weights, act);
 }
@@ -183,7 +189,7 @@ void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeigh
     const auto act = for_shape(activations_, shape);
     held_ = nullptr;
     run_to_middle(shape, weights, layer, streams, x, act);
-    leave(weights, act, act.up, x);
+    leave_layer(context_, weights, act, act.up, x);
 }
 
 template <class Real>
@@ -195,16 +201,7 @@ void AdaptedDecoder<Real>::forward(const AttentionShape& shape, const LayerWeigh
     if (!record.keeps_activations()) held_ = record.entered.data();
     const auto act = activations_of(shape, record);
     run_to_middle(shape, weights, layer, streams, x, act);
-    leave(weights, act, first_rows(gradients_.wide, shape.rows()), x); // the backward pass reads up
-}
-
-/// x becomes the residual stream that leaves the layer; `gated` may be act.up.
-template <class Real>
-void AdaptedDecoder<Real>::leave(const LayerWeights<Real>& weights, const LayerActivations<Real>& act,
-                                 const Matrix<Real>& gated, const Matrix<Real>& x) {
-    swiglu(act.gate, act.up, gated);
-    Kokkos::deep_copy(Execution(), x, act.middle);
-    context_.gemm.linear(gated, weights.down, x, true);
+    leave_layer(context_, weights, act, first_rows(gradients_.wide, shape.rows()), x); // the backward pass reads up
 }
 
 template <class Real>
@@ -237,8 +234,7 @@ void AdaptedDecoder<Real>::mlp_backward(const LayerWeights<Real>& weights, const
     swiglu_backward(wide, act.gate, act.up);
     context_.gemm.linear_backward(act.gate, weights.gate, narrow);
     context_.gemm.linear_backward(act.up, weights.up, narrow, true);
-    Kokkos::deep_copy(Execution(), middle, dx);
-    rms_norm_backward(act.middle, weights.post_attention_norm, context_.config.rms_norm_eps, narrow, middle);
+    rms_norm_backward(act.middle, weights.post_attention_norm, context_.config.rms_norm_eps, narrow, dx, middle);
 }
 
 template <class Real>
@@ -302,8 +298,8 @@ void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeig
     if (entered == InputGradient::unused) return attention_backward(shape, weights, layer, streams, act, {});
     const auto narrow = first_rows(gradients_.narrow, shape.rows());
     attention_backward(shape, weights, layer, streams, act, narrow);
-    Kokkos::deep_copy(Execution(), dx, first_rows(gradients_.middle, shape.rows()));
-    rms_norm_backward(x, weights.input_norm, context_.config.rms_norm_eps, narrow, dx);
+    rms_norm_backward(x, weights.input_norm, context_.config.rms_norm_eps, narrow,
+                      first_rows(gradients_.middle, shape.rows()), dx);
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \

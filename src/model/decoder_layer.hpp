@@ -117,8 +117,6 @@ private:
                        const DropoutStreams& streams, const Matrix<Real>& x, const LayerActivations<Real>& act);
     [[nodiscard]] LayerActivations<Real> activations_of(const AttentionShape& shape,
                                                         const LayerRecord<Real>& record) const;
-    void leave(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& gated,
-               const Matrix<Real>& x);
     void allocate_gradients();
     void mlp_backward(const LayerWeights<Real>& weights, const LayerActivations<Real>& act, const Matrix<Real>& dx);
     void attention_backward(const AttentionShape& shape, const LayerWeights<Real>& weights,

@@ -12,16 +12,15 @@ template <class Real>
 LmHead<Real>::LmHead(const ModelConfig& config, HeadWeights<Real> weights, Gemm<Real>& gemm)
     : config_(config), weights_(std::move(weights)), gemm_(gemm),
       normed_(uninitialized("head_normed"), rows_at_once, config.hidden_size),
-      logits_(uninitialized("logits"), rows_at_once, config.vocab_size),
-      input_(uninitialized("head_input"), rows_at_once, config.hidden_size) {}
+      logits_(uninitialized("logits"), rows_at_once, config.vocab_size) {}
 
 template <class Real>
 Matrix<Real> LmHead<Real>::logits(const Matrix<Real>& x) {
     const int rows = static_cast<int>(x.extent(0));
     const auto normed = first_rows(normed_, rows);
     const auto logits = first_rows(logits_, rows);
-    rms_norm(x, weights_.norm, config_.rms_norm_eps, normed);
-    gemm_.linear(normed, weights_.lm_head, logits);
+    const auto normalize = [&](const auto& out) { rms_norm(x, weights_.norm, config_.rms_norm_eps, out); };
+    gemm_.linear_of(normed, normalize, {{weights_.lm_head, logits}});
     return logits;
 }
 
@@ -73,10 +72,7 @@ CrossEntropySum LmHead<Real>::run(const Matrix<Real>& x, const Vector<std::int32
         if (scale == 0) continue;
         const auto normed = first_rows(normed_, count);
         gemm_.linear_backward(first_rows(logits_, count), weights_.lm_head, normed);
-        const auto input = first_rows(input_, count);
-        Kokkos::deep_copy(Execution(), input, part);
-        Kokkos::deep_copy(Execution(), part, Real(0));
-        rms_norm_backward(input, weights_.norm, config_.rms_norm_eps, normed, part);
+        rms_norm_backward(part, weights_.norm, config_.rms_norm_eps, normed, {}, part);
     }
     return total;
 }

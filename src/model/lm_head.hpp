@@ -51,7 +51,6 @@ private:
     Gemm<Real>& gemm_;
     Matrix<Real> normed_;         ///< [rows_at_once, D]
     Matrix<Real> logits_;         ///< [rows_at_once, V]
-    Matrix<Real> input_;          ///< [rows_at_once, D]
     Matrix<Real> teacher_logits_; ///< [rows_at_once, V], allocated when first needed
 };
 

@@ -74,10 +74,10 @@ TEST(FewRows, AgreeWithTheSums) {
             const auto before = random_values(s.m * s.n, 4);
             Gemm<float> gemm(Arithmetic::bf16, Rows::few);
             const auto added = matrix<float>(s.m, s.n, before);
-            gemm.linear(matrix<float>(s.m, s.k, x), weights, added, true);
+            gemm.linear(matrix<float>(s.m, s.k, x), {{weights, added, added}});
             EXPECT_TRUE(close(values(added), naive(s, x, w, bias, before), 1e-6)) << s.m << " " << s.n << " " << s.k;
             const auto written = poisoned<float>(s.m, s.n);
-            gemm.linear(matrix<float>(s.m, s.k, x), weights, written);
+            gemm.linear(matrix<float>(s.m, s.k, x), {{weights, written}});
             EXPECT_TRUE(close(values(written), naive(s, x, w, bias, std::vector<double>(s.m * s.n)), 1e-6));
         }
 }
@@ -91,11 +91,11 @@ TEST(FewRows, AreTheSameBesideAnyOthers) {
             const auto together = poisoned<float>(s.m, s.n);
             const auto alone = poisoned<float>(s.m, s.n);
             Gemm<float> gemm(Arithmetic::f32, Rows::few);
-            gemm.linear(all, weights, together);
+            gemm.linear(all, {{weights, together}});
             for (int i = 0; i < s.m; ++i) {
                 const auto row = Kokkos::make_pair(i, i + 1);
-                gemm.linear(Matrix<float>(Kokkos::subview(all, row, Kokkos::ALL)), weights,
-                            Matrix<float>(Kokkos::subview(alone, row, Kokkos::ALL)));
+                const Matrix<float> y = Kokkos::subview(alone, row, Kokkos::ALL);
+                gemm.linear(Kokkos::subview(all, row, Kokkos::ALL), {{weights, y}});
             }
             EXPECT_EQ(values(together), values(alone)) << s.m << " " << s.n << " " << s.k;
         }

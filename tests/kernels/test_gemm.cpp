@@ -91,7 +91,7 @@ TEST(Gemm, RefusesShapesThatDoNotFit) {
     EXPECT_THROW(gemm.multiply(Transpose::no, Transpose::no, 1, a, b, 0, c), Error);
     Weight<float> weight;
     weight.full = b;
-    EXPECT_THROW(gemm.linear(a, weight, c), Error);
+    EXPECT_THROW(gemm.linear(a, {{weight, c}}), Error);
     EXPECT_THROW(gemm.linear_backward(a, weight, c), Error);
 }
 
@@ -191,13 +191,17 @@ void expect_linear(const LinearCase& c, double tolerance) {
     const auto y = c.add ? matrix<Real>(rows, outputs, old_y) : poisoned<Real>(rows, outputs);
     const auto dx = c.add ? matrix<Real>(rows, inputs, old_dx) : poisoned<Real>(rows, inputs);
     Gemm<Real> gemm(c.arithmetic);
-    gemm.linear(matrix<Real>(rows, inputs, x), weight, y, c.add);
+    gemm.linear(matrix<Real>(rows, inputs, x), {{weight, y, c.add ? y : Matrix<Real>()}});
     gemm.linear_backward(matrix<Real>(rows, outputs, dy), weight, dx, c.add);
 
     const double beta = c.add ? 1 : 0;
     auto expected = naive(false, true, rows, outputs, inputs, 1, rounded_x, w, beta, old_y);
     for (int i = 0; c.bias && i < rows * outputs; ++i) expected[i] += bias[i % outputs];
     EXPECT_TRUE(close(values(y), expected, tolerance)) << "linear";
+    const auto y_apart = poisoned<Real>(rows, outputs);
+    const auto added = c.add ? matrix<Real>(rows, outputs, old_y) : Matrix<Real>();
+    gemm.linear(matrix<Real>(rows, inputs, x), {{weight, y_apart, added}});
+    EXPECT_EQ(values(y_apart), values(y));
     if (in_half) w = rounded_to_bf16(w);
     EXPECT_TRUE(close(values(dx), naive(false, false, rows, inputs, outputs, 1, dy, w, beta, old_dx), tolerance))
         << "linear_backward";
@@ -274,11 +278,63 @@ TEST(Gemm, SeveralWeightsGiveWhatEachGivesAlone) {
                             {weights[4], together[4]}});
             for (std::size_t i = 0; i < kinds.size(); ++i) {
                 const auto alone = poisoned<float>(rows, outputs[i]);
-                Gemm<float>(arithmetic).linear(x, weights[i], alone);
+                Gemm<float>(arithmetic).linear(x, {{weights[i], alone}});
                 EXPECT_EQ(values(together[i]), values(alone)) << static_cast<int>(arithmetic) << " " << i;
             }
         }
     }
+}
+
+/// Writes x where products take it, and remembers in which type.
+struct CopyOf {
+    Matrix<float> x;
+    bool& in_half;
+
+    void operator()(const Matrix<float>& out) const {
+        Kokkos::deep_copy(out, x);
+        in_half = false;
+    }
+    void operator()(const Matrix<BFloat16>& out) const {
+        const Matrix<float> from = x;
+        Kokkos::parallel_for(
+            "copy_in_bf16", x.size(), KOKKOS_LAMBDA(int i) { out.data()[i] = to_bfloat16(from.data()[i]); });
+        in_half = true;
+    }
+};
+
+/// An input made where products take it from is as good as one that they round; with an 8-bit product or one in float
+/// among them it is made in float.
+TEST(Gemm, InputsAreMadeWhereProductsTakeThemFrom) {
+    constexpr int rows = 9;
+    constexpr int inputs = 48;
+    constexpr int outputs = 32;
+    const auto x = matrix<float>(rows, inputs, random_values(rows * inputs, 1));
+    const auto residual = matrix<float>(rows, outputs, random_values(rows * outputs, 4));
+    for (const Arithmetic arithmetic : {Arithmetic::exact, Arithmetic::f32, Arithmetic::bf16, Arithmetic::fp8})
+        for (const Storage second : {Storage::full, Storage::half, Storage::float8}) {
+            if (arithmetic == Arithmetic::bf16 && !processor_has_bf16()) continue;
+            const auto weight_of = [&](Storage storage, int seed) {
+                return make_weight<float>({arithmetic, storage, true, false}, outputs, inputs,
+                                          random_values(outputs * inputs, seed), random_values(outputs, seed + 1));
+            };
+            const auto first_weight = weight_of(Storage::half, 2);
+            const auto second_weight = weight_of(second, 5);
+            const auto make_outputs = [] {
+                return std::array{poisoned<float>(rows, outputs), poisoned<float>(rows, outputs)};
+            };
+            const auto y = make_outputs();
+            const auto expected = make_outputs();
+            Gemm<float> gemm(arithmetic);
+            gemm.linear(x, {{first_weight, expected[0]}, {second_weight, expected[1], residual}});
+            bool in_half = false;
+            gemm.linear_of(poisoned<float>(rows, inputs), CopyOf{x, in_half},
+                           {{first_weight, y[0]}, {second_weight, y[1], residual}});
+            const bool bf16 = arithmetic == Arithmetic::bf16 && second != Storage::full;
+            const bool beside_fp8 = arithmetic == Arithmetic::fp8 && second == Storage::half && processor_has_bf16();
+            EXPECT_EQ(in_half, bf16 || beside_fp8);
+            EXPECT_EQ(values(y[0]), values(expected[0]));
+            EXPECT_EQ(values(y[1]), values(expected[1]));
+        }
 }
 
 /// One object serves changing shapes: its buffers and compiled primitives must not be mixed up.
@@ -291,7 +347,7 @@ TEST(Gemm, OneObjectServesManyShapes) {
         const auto w = rounded_to_bf16(random_values(outputs * inputs, outputs));
         const auto weight = make_weight<float>({Arithmetic::bf16, Storage::half, false, false}, outputs, inputs, w, {});
         const auto y = poisoned<float>(rows, outputs);
-        gemm.linear(matrix<float>(rows, inputs, x), weight, y);
+        gemm.linear(matrix<float>(rows, inputs, x), {{weight, y}});
         EXPECT_TRUE(close(values(y),
                           naive(false, true, rows, outputs, inputs, 1, x, w, 0, std::vector<double>(rows * outputs)),
                           2e-6));

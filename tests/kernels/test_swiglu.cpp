@@ -1,5 +1,6 @@
 #include "kernels/swiglu.hpp"
 
+#include "kernels/elementwise.hpp"
 #include "tests/support/arrays.hpp"
 #include "tests/support/compare.hpp"
 #include "tests/support/finite_differences.hpp"
@@ -30,6 +31,17 @@ TEST(Swiglu, ForwardAgreesWithNaive) {
     const auto up = random_values(rows * width, 2);
     EXPECT_TRUE(close(forward<float>(gate, up), naive(gate, up), 1e-6));
     EXPECT_TRUE(close(forward<double>(gate, up), naive(gate, up), 1e-14));
+}
+
+TEST(Swiglu, InBf16IsTheRoundedOne) {
+    const auto gate = matrix<float>(rows, width, random_values(rows * width, 1, 3));
+    const auto up = matrix<float>(rows, width, random_values(rows * width, 2));
+    const auto full = poisoned<float>(rows, width);
+    const Matrix<BFloat16> half("half", rows, width);
+    swiglu(gate, up, full);
+    swiglu(gate, up, half);
+    round_to_bf16(full);
+    EXPECT_EQ(values(half), values(full));
 }
 
 TEST(Swiglu, MayTakeThePlaceOfUp) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 namespace lolcats::test {
@@ -38,12 +39,20 @@ Matrix<Real> poisoned(std::size_t rows, std::size_t columns) {
     return result;
 }
 
+template <class T>
+double to_double(T value) {
+    if constexpr (std::is_same_v<T, BFloat16>)
+        return to_float(value);
+    else
+        return static_cast<double>(value);
+}
+
 /// All elements of a dense array, in order.
 template <class View>
 std::vector<double> values(const View& view) {
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, view);
     std::vector<double> result(host.size());
-    for (std::size_t i = 0; i < result.size(); ++i) result[i] = static_cast<double>(host.data()[i]);
+    for (std::size_t i = 0; i < result.size(); ++i) result[i] = to_double(host.data()[i]);
     return result;
 }
 

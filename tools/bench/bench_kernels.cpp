@@ -140,8 +140,9 @@ void product(benchmark::State& state) {
     const auto weight = random_weight(outputs, inputs, 3);
     Gemm<float> gemm(Arithmetic::f32);
     time_kernel(state, 2.0 * n * outputs * inputs,
-                f32 * (x.size() + y.size()) + bf16 * outputs * static_cast<double>(inputs),
-                [&] { gemm.linear(x, weight, y); });
+                f32 * (x.size() + y.size()) + bf16 * outputs * static_cast<double>(inputs), [&] {
+                    gemm.linear(x, {{weight, y}});
+                });
 }
 
 void to_float8(benchmark::State& state) {

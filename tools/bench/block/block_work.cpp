@@ -44,21 +44,38 @@ public:
 
     void add(const std::string& name, double flops, double bytes) { works_[name] += Work{flops, bytes}; }
 
-    void add_attention_products() {
-        add_products(attention_in());
-        add_products({attention_out()});
-    }
-
     /// x W^T of one x, which is rounded once, or with `backward` dy W, and the widening of W before it.
     void add_products(const std::vector<Projection>& projections, bool backward = false) {
+        add_rounding(projections, backward);
+        add_products_alone(projections, backward);
+    }
+    /// The same for an x that the kernel `name` makes from `arrays` of its size, and rounds where the product is in
+    /// bf16.
+    void add_products_of(const std::string& name, double arrays, const std::vector<Projection>& projections) {
+        const bool makes_half = factor_bytes(false) == bf16;
+        if (!makes_half) add_rounding(projections, false);
+        add(name, 0, (f32 * arrays + (makes_half ? bf16 : f32)) * n_ * projections.front().inputs);
+        add_products_alone(projections, false);
+    }
+    /// Libraries' products in float add to what is in their result, which is therefore copied there.
+    void add_residual(double times) {
+        if (arithmetic_ == Arithmetic::f32) add_rows("copy", width_, 2 * times);
+    }
+
+    void add_rounding(const std::vector<Projection>& projections, bool backward) {
+        const double factor = factor_bytes(backward);
+        for (const Projection& p : projections)
+            if (factor != f32 && (backward || &p == &projections.front()))
+                add(factor == fp8 ? "round_to_float8" : "round_to_bf16", 0,
+                    (f32 + factor) * n_ * (backward ? p.outputs : p.inputs));
+    }
+    void add_products_alone(const std::vector<Projection>& projections, bool backward) {
         for (const Projection& p : projections) {
             const double in = backward ? p.outputs : p.inputs;
             const double out = backward ? p.inputs : p.outputs;
             const double factor = factor_bytes(backward);
             add("weight_products", 2 * n_ * in * out,
                 factor * (n_ * in + in * out) + f32 * n_ * out * (p.adds && !backward ? 2 : 1));
-            if (factor != f32 && (backward || &p == &projections.front()))
-                add(factor == fp8 ? "round_to_float8" : "round_to_bf16", 0, (f32 + factor) * n_ * in);
             const bool is_float8 = storage_ == Storage::fp8;
             const double stored = is_float8 ? fp8 : bf16;
             if (factor != stored) add(is_float8 ? "widen_float8" : "widen_bf16", 0, (factor + stored) * in * out);
@@ -154,24 +171,25 @@ void add_optimizer(Works& works, double parameters) {
 
 /// The whole layer, as the residual stream passes it.
 void add_teacher(LayerWork& w) {
-    w.add_attention_products();
-    w.add_products(w.mlp_in());
-    w.add_products(w.mlp_out());
+    w.add_products_of("rms_norm", 1, w.attention_in());
+    w.add_products({w.attention_out()});
+    w.add_products_of("rms_norm", 1, w.mlp_in());
+    w.add_products_of("swiglu", 2, w.mlp_out());
+    w.add_residual(2);
     w.teacher();
-    w.add_rows("rms_norm", w.width(), 4);
     w.add_rows("rotate", w.query() + w.kv(), 2);
-    w.add_rows("swiglu", w.wide(), 3);
     w.add_rows("round_to_bf16", w.width(), 2); // the residual stream
-    w.add_rows("copy", w.width(), 4);
 }
 
 /// An adapted layer on the way forward, up to its gate.
 void add_adapted(LayerWork& w, double rank, double dropout) {
-    w.add_attention_products();
-    w.add_products(w.mlp_in());
+    w.add_products(w.attention_in());
+    w.add_rows("rms_norm", w.width(), 2); // whose result the low-rank updates take, too
+    w.add_products({w.attention_out()});
+    w.add_products_of("rms_norm", 1, w.mlp_in());
+    w.add_residual(1);
     w.low_rank_forward(rank, dropout);
     w.student(0);
-    w.add_rows("rms_norm", w.width(), 4);
     w.add_rows("rotate", w.query() + w.kv(), 2);
 }
 
@@ -209,7 +227,8 @@ Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic ar
     add_adapted(w, rank, dropout);
     LayerWork again(settings, form, arithmetic);
     add_adapted(again, rank, dropout);
-    w.add_products(w.mlp_out()); // not recomputed
+    w.add_products_of("swiglu", 2, w.mlp_out()); // not recomputed
+    w.add_residual(1);
     w.add_products(w.mlp_out(), true);
     w.add_products(w.mlp_in(), true);
     w.add_products({w.attention_out()}, true);
@@ -218,15 +237,13 @@ Works lora_work(const Settings& settings, const StudentForm& form, Arithmetic ar
     w.student_inputs_backward();
     w.add_rows("rms_norm_backward", w.width(), 4);
     w.add_rows("rotate", w.query() + w.kv(), 2);
-    w.add_rows("swiglu", w.wide(), 3);
     w.add_rows("swiglu_backward", w.wide(), 5);
     w.add_rows("sum_head_groups", w.query() + w.kv(), 2);
-    w.add_rows("copy", w.width(), 10);
+    w.add_rows("copy", w.width(), 2);            // what enters the layer
     LayerWork above(settings, form, arithmetic); // nothing is trained below the model's first layer
     above.add_products(above.attention_in(), true);
     above.low_rank_input_backward(above.attention_in(), rank, dropout);
     above.add_rows("rms_norm_backward", above.width(), 4);
-    above.add_rows("copy", above.width(), 2);
     Works works = of_step(settings, w);
     add_repeated(works, again, static_cast<double>(settings.layers_recomputed()) * settings.micro_batches());
     const int layers_above = settings.stages() > 1 ? settings.layers : settings.layers - 1;

@@ -45,7 +45,7 @@ double bf16_seconds(const ProductShape& s, float* c) {
     const auto b = random_factor<BFloat16>(s.n, s.k, 2);
     Products products;
     return mean_seconds([&] {
-        products.multiply(s, {a.data(), s.k, false}, {b.data(), s.k, true}, false, nullptr, c);
+        products.multiply(s, {a.data(), s.k, false}, {b.data(), s.k, true}, nullptr, nullptr, c);
     });
 }
 
@@ -54,7 +54,7 @@ double float8_seconds(const ProductShape& s, float* c) {
     const auto b = random_float8_factor(s.n, s.k, 2);
     Products products;
     return mean_seconds([&] {
-        products.multiply(s, {a.values.data(), a.scales.data()}, {b.values.data(), b.scales.data()}, false, c);
+        products.multiply(s, {a.values.data(), a.scales.data()}, {b.values.data(), b.scales.data()}, nullptr, c);
     });
 }
 
