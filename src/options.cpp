@@ -22,8 +22,6 @@
 namespace lolcats {
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
 bool holds(const Bounds& bounds, double x) {
     const bool above = bounds.low_open ? x > bounds.low : x >= bounds.low;
     const bool below = bounds.high_open ? x < bounds.high : x <= bounds.high;
@@ -286,7 +284,7 @@ void refuse_contradictions(const Options& options) {
 } // namespace
 
 double wall_seconds(const Options& options) {
-    if (options.wall_time.empty()) return infinity;
+    if (options.wall_time.empty()) return std::numeric_limits<double>::infinity();
     const auto seconds = parse_duration(options.wall_time);
     if (!seconds || !std::isfinite(*seconds) || *seconds <= 0)
         fail("--wall-time: '{}' is no time: give seconds, HH:MM:SS or D-HH:MM:SS", options.wall_time);
