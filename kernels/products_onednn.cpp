@@ -3,7 +3,6 @@
 #include "kernels/scaled_float8.hpp"
 #include "lolcats/error.hpp"
 
-#include <algorithm>
 #include <map>
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -23,7 +22,8 @@ void add_bias(const ProductShape& s, const float* bias, float* c, int c_row) {
 
 /// oneDNN adds to what is in c.
 void start_with(const float* added, std::size_t size, float* c) {
-    if (added != nullptr && added != c) std::copy_n(added, size, c);
+    if (added == nullptr || added == c) return;
+    Kokkos::deep_copy(Execution(), Vector<float>(c, size), Vector<const float>(added, size));
 }
 
 } // namespace
