@@ -15,7 +15,7 @@ constexpr double f64 = 8;
 constexpr double bf16 = 2;
 constexpr double fp8 = 1;
 
-struct Projection {
+struct LinearSize {
     double outputs, inputs;
     bool adds; ///< to what is there
 };
@@ -30,28 +30,28 @@ public:
           query_(m_.query_size()), kv_(m_.kv_size()), wide_(m_.intermediate_size),
           attention_(attention_work({batch_, settings.length(), m_.heads, m_.kv_heads, m_.head_dim}, form)) {}
 
-    [[nodiscard]] std::vector<Projection> attention_projections() const {
+    [[nodiscard]] std::vector<LinearSize> attention_projections() const {
         auto all = attention_in();
         all.push_back(attention_out());
         return all;
     }
-    [[nodiscard]] std::vector<Projection> attention_in() const {
+    [[nodiscard]] std::vector<LinearSize> attention_in() const {
         return {{query_, width_, false}, {kv_, width_, false}, {kv_, width_, false}};
     }
-    [[nodiscard]] Projection attention_out() const { return {width_, query_, true}; }
-    [[nodiscard]] std::vector<Projection> mlp_in() const { return {{wide_, width_, false}, {wide_, width_, false}}; }
-    [[nodiscard]] std::vector<Projection> mlp_out() const { return {{width_, wide_, true}}; }
+    [[nodiscard]] LinearSize attention_out() const { return {width_, query_, true}; }
+    [[nodiscard]] std::vector<LinearSize> mlp_in() const { return {{wide_, width_, false}, {wide_, width_, false}}; }
+    [[nodiscard]] std::vector<LinearSize> mlp_out() const { return {{width_, wide_, true}}; }
 
     void add(const std::string& name, double flops, double bytes) { works_[name] += Work{flops, bytes}; }
 
     /// x W^T of one x, which is rounded once, or with `backward` dy W, and the widening of W before it.
-    void add_products(const std::vector<Projection>& projections, bool backward = false) {
+    void add_products(const std::vector<LinearSize>& projections, bool backward = false) {
         add_rounding(projections, backward);
         add_products_alone(projections, backward);
     }
     /// The same for an x that the kernel `name` makes from `arrays` of its size, and rounds where the product is in
     /// bf16.
-    void add_products_of(const std::string& name, double arrays, const std::vector<Projection>& projections) {
+    void add_products_of(const std::string& name, double arrays, const std::vector<LinearSize>& projections) {
         const bool makes_half = factor_bytes(false) == bf16;
         if (!makes_half) add_rounding(projections, false);
         add(name, 0, (f32 * arrays + (makes_half ? bf16 : f32)) * n_ * projections.front().inputs);
@@ -62,15 +62,15 @@ public:
         if (arithmetic_ == Arithmetic::f32) add_rows("copy", width_, 2 * times);
     }
 
-    void add_rounding(const std::vector<Projection>& projections, bool backward) {
+    void add_rounding(const std::vector<LinearSize>& projections, bool backward) {
         const double factor = factor_bytes(backward);
-        for (const Projection& p : projections)
+        for (const LinearSize& p : projections)
             if (factor != f32 && (backward || &p == &projections.front()))
                 add(factor == fp8 ? "round_to_float8" : "round_to_bf16", 0,
                     (f32 + factor) * n_ * (backward ? p.outputs : p.inputs));
     }
-    void add_products_alone(const std::vector<Projection>& projections, bool backward) {
-        for (const Projection& p : projections) {
+    void add_products_alone(const std::vector<LinearSize>& projections, bool backward) {
+        for (const LinearSize& p : projections) {
             const double in = backward ? p.outputs : p.inputs;
             const double out = backward ? p.inputs : p.outputs;
             const double factor = factor_bytes(backward);
@@ -112,14 +112,14 @@ public:
 
     /// y += s x A^T B^T of the attention's projections, dropout included.
     void low_rank_forward(double rank, double dropout) {
-        for (const Projection& p : attention_projections()) {
+        for (const LinearSize& p : attention_projections()) {
             add("array_products", 2 * n_ * rank * (p.inputs + p.outputs), f32 * n_ * (p.inputs + 2 * p.outputs));
             if (dropout > 0) add("dropout", 0, 2 * f32 * n_ * p.inputs);
         }
     }
     /// dA and dB, after x A^T once more.
     void low_rank_backward(double rank, double dropout) {
-        for (const Projection& p : attention_projections()) {
+        for (const LinearSize& p : attention_projections()) {
             add("array_products", 2 * n_ * rank * (2 * p.inputs + 2 * p.outputs),
                 f32 * n_ * (2 * p.outputs + 2 * p.inputs));
             if (dropout > 0) add("dropout", 0, 2 * f32 * n_ * p.inputs);
@@ -127,8 +127,8 @@ public:
         }
     }
     /// dx of dA's x.
-    void low_rank_input_backward(const std::vector<Projection>& projections, double rank, double dropout) {
-        for (const Projection& p : projections) {
+    void low_rank_input_backward(const std::vector<LinearSize>& projections, double rank, double dropout) {
+        for (const LinearSize& p : projections) {
             add("array_products", 2 * n_ * rank * p.inputs, f32 * n_ * (dropout > 0 ? 1 : 2) * p.inputs);
             if (dropout == 0) continue;
             add("dropout", 0, 2 * f32 * n_ * p.inputs);
