@@ -4,6 +4,7 @@
 #include "kernels/exact_gemm.hpp"
 #include "kernels/few_rows.hpp"
 #include "kernels/products.hpp"
+#include "kernels/rounding.hpp"
 #include "lolcats/error.hpp"
 
 #include <chrono>
@@ -30,7 +31,7 @@ template <class Real>
 void round_to_bf16(const Real* in, std::size_t count, BFloat16* out) {
     Kokkos::parallel_for(
         "round_to_bf16", Kokkos::RangePolicy<Execution>(0, count),
-        KOKKOS_LAMBDA(std::size_t i) { out[i] = to_bfloat16(static_cast<float>(in[i])); });
+        KOKKOS_LAMBDA(std::size_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
 }
 
 template <class Real>

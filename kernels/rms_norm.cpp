@@ -1,5 +1,6 @@
 #include "kernels/rms_norm.hpp"
 
+#include "kernels/rounding.hpp"
 #include "kernels/row_team.hpp"
 
 namespace lolcats {

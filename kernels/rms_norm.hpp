@@ -1,6 +1,7 @@
 #pragma once
 /// Root-mean-square normalisation: y = x / sqrt(mean(x^2) + eps) * weight, row by row.
 #include "kernels/views.hpp"
+#include "lolcats/bfloat16.hpp"
 
 namespace lolcats {
 

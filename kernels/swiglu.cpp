@@ -1,6 +1,7 @@
 #include "kernels/swiglu.hpp"
 
 #include "kernels/exponential.hpp"
+#include "kernels/rounding.hpp"
 #include "kernels/row_team.hpp"
 
 namespace lolcats {

@@ -1,6 +1,7 @@
 #pragma once
 /// The gated unit of the MLP: silu(gate) * up.
 #include "kernels/views.hpp"
+#include "lolcats/bfloat16.hpp"
 
 namespace lolcats {
 

@@ -1,7 +1,6 @@
 #pragma once
 /// Array types of the kernels. All are dense and row-major: the last index is the fastest.
 #include "kernels/attention_form.hpp"
-#include "lolcats/bfloat16.hpp"
 
 #include <Kokkos_Core.hpp>
 #include <Kokkos_Profiling_ScopedRegion.hpp>
@@ -41,15 +40,6 @@ T* reserve(Vector<T>& buffer, std::size_t size, const char* label) {
         buffer = Vector<T>(uninitialized(label), size);
     }
     return buffer.data();
-}
-
-/// A kernel's result in the type of the array that it goes to.
-template <class Out, class Real>
-KOKKOS_INLINE_FUNCTION Out rounded_to(Real value) {
-    if constexpr (std::is_same_v<Out, BFloat16>)
-        return to_bfloat16(static_cast<float>(value));
-    else
-        return static_cast<Out>(value);
 }
 
 } // namespace lolcats

@@ -1,6 +1,7 @@
 #pragma once
 /// Between the arrays of the kernels and plain vectors of doubles, in which all references are computed.
 #include "kernels/views.hpp"
+#include "lolcats/bfloat16.hpp"
 #include "tests/support/random.hpp"
 
 #include <cstddef>
