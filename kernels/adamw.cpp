@@ -4,6 +4,24 @@
 
 namespace lolcats {
 
+double norm(const Vector<double>& gradients) {
+    constexpr std::size_t piece = 4096;
+    const std::size_t size = gradients.extent(0);
+    const std::size_t pieces = (size + piece - 1) / piece;
+    Vector<double> partial(uninitialized("squared_norms"), pieces);
+    Kokkos::parallel_for(
+        "gradient_norm", Kokkos::RangePolicy<Execution>(0, pieces), KOKKOS_LAMBDA(std::size_t i) {
+            double sum = 0;
+            const std::size_t end = (i + 1) * piece < size ? (i + 1) * piece : size;
+            for (std::size_t j = i * piece; j < end; ++j) sum += gradients(j) * gradients(j);
+            partial(i) = sum;
+        });
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, partial);
+    double total = 0;
+    for (std::size_t i = 0; i < pieces; ++i) total += host(i);
+    return std::sqrt(total);
+}
+
 void adamw(const AdamWSettings& settings, double learning_rate, double gradient_scale, long step,
            const Vector<double>& gradients, const Vector<float>& first_moments, const Vector<float>& second_moments,
            const Vector<float>& values) {

@@ -1,5 +1,5 @@
 #pragma once
-/// AdamW with decoupled weight decay and bias correction.
+/// AdamW with decoupled weight decay and bias correction, and the norm that gradients are clipped by.
 #include "kernels/views.hpp"
 
 namespace lolcats {
@@ -10,6 +10,9 @@ struct AdamWSettings {
     double epsilon;
     double weight_decay;
 };
+
+/// Euclidean norm of [n] numbers, summed in pieces of a fixed length.
+double norm(const Vector<double>& gradients);
 
 /// One update of `values` from `gradients` times `gradient_scale` (the clipping factor). `step` counts from 1. All
 /// arrays are [n]; gradients stay as they are.

@@ -4,6 +4,7 @@
 #ifndef __CUDACC__
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace lolcats::tile::host {
 
@@ -39,13 +40,23 @@ struct Simd {
     /// All lanes combined, by halves.
     template <class Combine>
     static Real reduce(Lanes lanes, const Combine& combine) {
-        for (int half = width / 2; half > 0; half /= 2) {
-            Places other;
-            for (int lane = 0; lane < width; ++lane) other[lane] = lane ^ half;
-            const Lanes exchanged = __builtin_shuffle(lanes, other);
-            lanes = combine(lanes, exchanged);
+        return reduce_by<width / 2>(lanes, combine);
+    }
+
+private:
+    template <int half, class Combine>
+    static Real reduce_by(Lanes lanes, const Combine& combine) {
+        if constexpr (half == 0) {
+            return lanes[0];
+        } else {
+            const Lanes exchanged = exchange<half>(lanes, std::make_integer_sequence<int, width>());
+            return reduce_by<half / 2>(combine(lanes, exchanged), combine);
         }
-        return lanes[0];
+    }
+    /// Each lane from the one `half` lanes away.
+    template <int half, int... lane>
+    static Lanes exchange(const Lanes& lanes, std::integer_sequence<int, lane...>) {
+        return __builtin_shufflevector(lanes, lanes, (lane ^ half)...);
     }
 };
 

@@ -18,6 +18,9 @@ foreach(kind STANDARD EXTENSION)
   endif()
 endforeach()
 find_package(CUDAToolkit REQUIRED)
+if(CMAKE_BUILD_TYPE STREQUAL "Check" AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 13)
+  set(CMAKE_CUDA_FLAGS_CHECK "${CMAKE_CUDA_FLAGS_CHECK} --Ofast-compile=max")
+endif()
 if(LOLCATS_KERNELS_ONLY AND TARGET CUDA::cudart_static) # Kokkos asks for the shared one
   set_target_properties(CUDA::cudart PROPERTIES IMPORTED_LOCATION ${CUDA_cudart_static_LIBRARY}
     INTERFACE_LINK_LIBRARIES "Threads::Threads;dl;rt")

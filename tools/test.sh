@@ -9,7 +9,7 @@ choice=(--exclude-regex '^sanitizers$')
 if [ "${1:-}" = --all ]; then
     shift
     choice=()
-    "$root/tools/setup.sh" --cuda
+    "$root/tools/setup.sh" "$(nvidia-smi -L >/dev/null 2>&1 && echo --cuda || echo --cuda-check)"
 fi
 cd "$root/build"
 log=$(mktemp)

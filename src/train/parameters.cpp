@@ -1,7 +1,6 @@
 #include "src/train/parameters.hpp"
 
 #include <array>
-#include <cmath>
 
 namespace lolcats {
 
@@ -29,22 +28,7 @@ void ParameterSet::zero_gradients() const {
 }
 
 double ParameterSet::gradient_norm() const {
-    constexpr std::size_t piece = 4096;
-    const std::size_t pieces = (size_ + piece - 1) / piece;
-    const auto gradients = gradients_;
-    const std::size_t size = size_;
-    Vector<double> partial(uninitialized("squared_norms"), pieces);
-    Kokkos::parallel_for(
-        "gradient_norm", Kokkos::RangePolicy<Execution>(0, pieces), KOKKOS_LAMBDA(std::size_t i) {
-            double sum = 0;
-            const std::size_t end = (i + 1) * piece < size ? (i + 1) * piece : size;
-            for (std::size_t j = i * piece; j < end; ++j) sum += gradients(j) * gradients(j);
-            partial(i) = sum;
-        });
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, partial);
-    double total = 0;
-    for (std::size_t i = 0; i < pieces; ++i) total += host(i);
-    return std::sqrt(total);
+    return norm(gradients_);
 }
 
 void ParameterSet::step(const AdamWSettings& settings, double learning_rate, double gradient_norm, double clip) {
