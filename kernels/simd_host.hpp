@@ -20,8 +20,6 @@ template <class Real>
 struct Simd {
     static constexpr int width = vector_bytes / static_cast<int>(sizeof(Real));
     using Lanes __attribute__((vector_size(vector_bytes))) = Real;
-    using Places __attribute__((vector_size(vector_bytes))) =
-        std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
     using Bits __attribute__((vector_size(vector_bytes))) =
         std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
     /// The same, anywhere in memory.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 namespace lolcats::tile {
 
@@ -137,23 +138,21 @@ inline void multiply(int m, int n, int k, Real alpha, Operand<Real> a, const Rea
     if (whole < n) multiply_rest(m, n - whole, k, alpha, a, b + whole, b_row, c + whole, c_row, add);
 }
 
-/// Of every two rows `half` apart, exchanges the second half of the one with the first half of the other, in every
-/// group of 2 half lanes. With half = width / 2, ..., 1 this transposes a square.
+/// In every group of 2 half lanes, exchanges the second half of `a` with the first half of `b`.
+template <int half, class Lanes, int... lane>
+inline void exchange_halves(Lanes& a, Lanes& b, std::integer_sequence<int, lane...>) {
+    constexpr int width = sizeof...(lane);
+    const Lanes first = __builtin_shufflevector(a, b, ((lane & half) == 0 ? lane : width + lane - half)...);
+    b = __builtin_shufflevector(a, b, ((lane & half) == 0 ? lane + half : width + lane)...);
+    a = first;
+}
+
+/// The same for every two rows `half` apart. With half = width / 2, ..., 1 this transposes a square.
 template <int half, class Real>
 inline void exchange_halves(typename Simd<Real>::Lanes (&rows)[Simd<Real>::width]) {
-    using V = Simd<Real>;
-    typename V::Places first, second;
-    for (int lane = 0; lane < V::width; ++lane) {
-        first[lane] = (lane & half) == 0 ? lane : V::width + lane - half;
-        second[lane] = (lane & half) == 0 ? lane + half : V::width + lane;
-    }
-    for (int i = 0; i < V::width; ++i) {
-        if ((i & half) != 0) continue;
-        const typename V::Lanes a = rows[i];
-        const typename V::Lanes b = rows[i + half];
-        rows[i] = __builtin_shuffle(a, b, first);
-        rows[i + half] = __builtin_shuffle(a, b, second);
-    }
+    constexpr int width = Simd<Real>::width;
+    for (int i = 0; i < width; ++i)
+        if ((i & half) == 0) exchange_halves<half>(rows[i], rows[i + half], std::make_integer_sequence<int, width>());
     if constexpr (half > 1) exchange_halves<half / 2, Real>(rows);
 }
 

@@ -8,7 +8,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 flavour=cpu
 build=$root/build
-if [[ "${1:-}" = --cuda* ]]; then
+if [ "${1:-}" = --cuda ] || [ "${1:-}" = --cuda-check ]; then
     flavour=${1#--}
     build=$root/build-cuda
     shift
