@@ -61,7 +61,9 @@ struct HeadBranches {
     KOKKOS_INLINE_FUNCTION Real exponentials(int begin, int end, Real top) const {
         tile::for_each(team, end - begin,
                        [=, *this](int j) { t.weights[begin + j] = exponential(t.weights[begin + j] - top); });
-        return tile::sum(end - begin, t.weights + begin);
+        const Real sum = tile::sum(end - begin, t.weights + begin);
+        team.team_barrier(); // all have read what the next scores may overwrite
+        return sum;
     }
 
     /// t.numerator += factor sum of t.weights v over the keys begin .. end - 1.

@@ -4,10 +4,21 @@
 
 namespace lolcats {
 
+namespace {
+
+/// Kernels read four floats at once: every array begins at 16 bytes.
+constexpr std::size_t vector_length = 4;
+
+std::size_t padded(std::size_t size) {
+    return (size + vector_length - 1) / vector_length * vector_length;
+}
+
+} // namespace
+
 int ParameterSet::add(const std::string& name, const io::Shape& shape) {
     const auto size = static_cast<std::size_t>(io::element_count(shape, name));
     entries_.push_back({name, shape, size_, size});
-    size_ += size;
+    size_ += padded(size);
     return static_cast<int>(entries_.size()) - 1;
 }
 

@@ -42,6 +42,18 @@ TEST(ParameterSet, NormOfManyElementsIsRight) {
     EXPECT_NEAR(set.gradient_norm(), std::sqrt(expected), 1e-10);
 }
 
+/// As the kernels that read four floats at once take for granted.
+TEST(ParameterSet, ArraysBeginAtSixteenBytes) {
+    ParameterSet set;
+    const std::vector<int> arrays{set.add("a", {9}), set.add("b", {3, 5}), set.add("c", {4}), set.add("d", {2})};
+    set.allocate(true);
+    for (const int i : arrays) {
+        EXPECT_EQ(set.values(i).size(), set.entries()[i].size);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(set.values(i).data()) % 16, 0U) << i;
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(set.gradients(i).data()) % 16, 0U) << i;
+    }
+}
+
 TEST(ParameterSet, RestoresWhatWasKept) {
     ParameterSet set;
     const int a = set.add("a", {1});
