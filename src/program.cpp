@@ -94,7 +94,7 @@ class MpiSession {
 public:
     MpiSession(int& argc, char**& argv) {
         int provided = 0;
-        check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+        check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
         if (provided < MPI_THREAD_FUNNELED) fail("MPI: this library has no thread support: use one that has");
     }
     MpiSession(const MpiSession&) = delete;

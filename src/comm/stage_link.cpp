@@ -32,6 +32,18 @@ StageLink::StageLink(const Communicator& pipeline, const ArrayTransport& transpo
     }
 }
 
+/// The two ends of a link close its communicators in the order in which they made them: to close one may need the other
+/// end.
+StageLink::~StageLink() {
+    for (Outbox* outbox : {&forward_out_, &backward_out_})
+        for (auto& slot : outbox->ring) slot.transfer.reset();
+    for (const int parity : {0, 1}) {
+        const bool is_lower = stage() % 2 == parity;
+        (is_lower ? forward_out_.link : forward_in_).reset();
+        (is_lower ? backward_in_ : backward_out_.link).reset();
+    }
+}
+
 void StageLink::connect(const Communicator& pair, bool is_lower, const ArrayTransport& transport, Flow flow) {
     const int lower = is_lower ? stage() : stage() - 1;
     const std::string stages = fmt::format("pipeline stages {} and {}", lower, lower + 1);

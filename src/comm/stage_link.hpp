@@ -30,6 +30,9 @@ public:
 
     /// Collective over `pipeline`, which is to outlive the link.
     StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow);
+    StageLink(const StageLink&) = delete;
+    StageLink& operator=(const StageLink&) = delete;
+    ~StageLink();
 
     [[nodiscard]] int stage() const { return pipeline_.rank(); }
     [[nodiscard]] int stages() const { return pipeline_.size(); }

@@ -80,20 +80,21 @@ TEST_P(StageLinkTest, NeighboursMaySendToEachOtherAtOnce) {
 TEST_P(StageLinkTest, AStageRunsAheadByABoundedNumberOfMessages) {
     StageLink link(world, transport(), Flow::forward);
     if (link.stages() == 1) GTEST_SKIP() << "one stage sends to nobody";
+    const Matrix<float> large("large", runs_on_host ? rows : 300 * rows, columns); // NCCL buffers some MB a channel
     constexpr auto pause = 500ms;
     constexpr int messages = static_cast<int>(StageLink::most_under_way) + 1;
     world.barrier();
     const auto start = std::chrono::steady_clock::now();
     const auto elapsed = [&] { return std::chrono::steady_clock::now() - start; };
     if (link.stage() == 0) {
-        for (int i = 0; i + 1 < messages; ++i) link.send_forward(x);
+        for (int i = 0; i + 1 < messages; ++i) link.send_forward(large);
         EXPECT_LT(elapsed(), pause / 2) << "so many are sent without waiting";
-        link.send_forward(x);
+        link.send_forward(large);
         EXPECT_GT(elapsed(), pause / 2) << "one more waits until the first is taken";
-        EXPECT_EQ(link.bytes_sent(), messages * x.size() * sizeof(float));
+        EXPECT_EQ(link.bytes_sent(), messages * large.size() * sizeof(float));
     } else if (link.stage() == 1) {
         std::this_thread::sleep_for(pause);
-        for (int i = 0; i < messages; ++i) link.receive_forward(x);
+        for (int i = 0; i < messages; ++i) link.receive_forward(large);
     }
     link.flush();
 }
