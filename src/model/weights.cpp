@@ -1,6 +1,7 @@
 #include "src/model/weights.hpp"
 
 #include "lolcats/error.hpp"
+#include "src/model/embedding.hpp"
 #include "src/model/uploader.hpp"
 
 #include <algorithm>
@@ -88,8 +89,6 @@ private:
     Uploader uploader_;
 };
 
-const std::string embedding_name = "model.embed_tokens.weight";
-
 } // namespace
 
 Storage storage_type(const std::string& dtype) {
@@ -147,30 +146,11 @@ HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& confi
     return head;
 }
 
-template <class Real>
-void embed(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage storage,
-           std::span<const std::int32_t> tokens, const Matrix<Real>& x) {
-    const auto host = Kokkos::create_mirror_view(x);
-    std::vector<BFloat16> rounded(config.hidden_size);
-    for (std::size_t row = 0; row < tokens.size(); ++row) {
-        const io::Shape shape{config.vocab_size, config.hidden_size};
-        if (storage == Storage::full) {
-            checkpoint.read_rows(embedding_name, shape, tokens[row], 1, &host(row, 0));
-            continue;
-        }
-        checkpoint.read_rows(embedding_name, shape, tokens[row], 1, rounded.data());
-        for (int j = 0; j < config.hidden_size; ++j) host(row, j) = static_cast<Real>(to_float(rounded[j]));
-    }
-    Kokkos::deep_copy(x, host);
-}
-
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
     template LayerWeights<Real> load_layer<Real>(const WeightSource&, const ModelConfig&, int, Storage);               \
     template std::vector<LayerWeights<Real>> load_layers<Real>(const WeightSource&, const ModelConfig&, Range,         \
                                                                Storage);                                               \
-    template HeadWeights<Real> load_head<Real>(const WeightSource&, const ModelConfig&, Storage);                      \
-    template void embed<Real>(const io::Checkpoint&, const ModelConfig&, Storage, std::span<const std::int32_t>,       \
-                              const Matrix<Real>&);
+    template HeadWeights<Real> load_head<Real>(const WeightSource&, const ModelConfig&, Storage);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

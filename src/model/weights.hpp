@@ -5,7 +5,6 @@
 #include "src/block_layout.hpp"
 
 #include <cstddef>
-#include <span>
 #include <vector>
 
 namespace lolcats {
@@ -47,10 +46,5 @@ std::vector<LayerWeights<Real>> load_layers(const WeightSource& source, const Mo
 
 template <class Real>
 HeadWeights<Real> load_head(const WeightSource& source, const ModelConfig& config, Storage storage);
-
-/// x[n, D]: rows of the token embedding, straight from the mapped file, rounded to bf16 but in full storage.
-template <class Real>
-void embed(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage storage,
-           std::span<const std::int32_t> tokens, const Matrix<Real>& x);
 
 } // namespace lolcats

@@ -25,7 +25,7 @@ std::optional<FeatureMapFiles> feature_maps(const Options& options) {
 
 GenerationModel::GenerationModel(const Options& options)
     : options_(options), config_(read_model_config(required_model(options))), checkpoint_(options.model),
-      storage_(storage_type(options.dtype)), maps_(feature_maps(options)),
+      storage_(storage_type(options.dtype)), embedding_(checkpoint_, config_, storage_), maps_(feature_maps(options)),
       adaptation_(adaptation(options, config_, maps_ ? &*maps_ : nullptr)) {
     if (!adaptation_.softmax_layers.empty())
         fail("layers {} keep softmax attention, which lolcats_generate has no state for: give an adapter trained "
@@ -72,8 +72,8 @@ void GenerationModel::load_adaptation(std::vector<AdaptedLayer<float>>& layers) 
     }
 }
 
-void GenerationModel::embed(std::span<const std::int32_t> tokens, const Matrix<float>& x) const {
-    lolcats::embed<float>(checkpoint_, config_, storage_, tokens, x);
+void GenerationModel::embed(std::span<const std::int32_t> tokens, const Matrix<float>& x) {
+    embedding_.rows(tokens, x);
 }
 
 } // namespace lolcats

@@ -2,6 +2,7 @@
 /// The model that generation runs, loaded as the options say: teacher, or with students and an adapter.
 #include "io/checkpoint.hpp"
 #include "io/session_file.hpp"
+#include "src/model/embedding.hpp"
 #include "src/model/recurrent_model.hpp"
 #include "src/model/students.hpp"
 #include "src/stages/adaptation.hpp"
@@ -22,7 +23,7 @@ public:
     /// All weights, on this rank. Parameters stay with this object, which is to outlive the result.
     RecurrentWeights<float> load();
     /// x[n, D], the tokens' embeddings.
-    void embed(std::span<const std::int32_t> tokens, const Matrix<float>& x) const;
+    void embed(std::span<const std::int32_t> tokens, const Matrix<float>& x);
 
 private:
     void load_adaptation(std::vector<AdaptedLayer<float>>& layers);
@@ -31,6 +32,7 @@ private:
     ModelConfig config_;
     io::Checkpoint checkpoint_;
     Storage storage_;
+    Embedding embedding_;
     std::optional<FeatureMapFiles> maps_;
     Adaptation adaptation_;
     ParameterSet parameters_;

@@ -20,7 +20,7 @@ RunInput::RunInput(const Options& options)
     : config(read_model_config(required(options.model, "model", "the teacher's Hugging Face directory"))),
       checkpoint(options.model), storage(storage_type(options.dtype)),
       tokens(required(options.tokens, "tokens", "an HDF5 token store"), config.vocab_size, options.sequences),
-      layout(make_block_layout(config.layers, options.block_layers)) {
+      layout(make_block_layout(config.layers, options.block_layers)), embedding_(checkpoint, config, storage) {
     if (config.sliding_window > 0 && tokens.length() > config.sliding_window)
         fail("{}: sequences of {} tokens are longer than the model's sliding_window, {}, and would be computed "
              "wrongly; pack the tokens to shorter sequences",
@@ -30,7 +30,7 @@ RunInput::RunInput(const Options& options)
 void RunInput::embed(std::span<const std::int64_t> sequences, const Matrix<float>& x) const {
     std::vector<std::int32_t> ids(sequences.size() * length());
     for (std::size_t i = 0; i < sequences.size(); ++i) tokens.read_tokens(sequences[i], ids.data() + i * length());
-    lolcats::embed<float>(checkpoint, config, storage, ids, x);
+    embedding_.rows(ids, x);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include "lolcats/options.hpp"
 #include "src/comm/array_communicator.hpp"
 #include "src/comm/mesh.hpp"
+#include "src/model/embedding.hpp"
 #include "src/model/weights.hpp"
 
 #include <filesystem>
@@ -18,6 +19,8 @@ namespace lolcats {
 struct RunInput {
     /// Throws Error if an option is missing or the model cannot be computed on these tokens.
     explicit RunInput(const Options& options);
+    RunInput(const RunInput&) = delete;
+    RunInput& operator=(const RunInput&) = delete;
 
     [[nodiscard]] int length() const { return static_cast<int>(tokens.length()); }
     [[nodiscard]] AttentionShape shape(int batch) const { return attention_shape(config, batch, length()); }
@@ -29,6 +32,9 @@ struct RunInput {
     Storage storage;
     io::TokenStore tokens;
     BlockLayout layout;
+
+private:
+    mutable Embedding embedding_; ///< keeps memory from one use to the next
 };
 
 /// What carries arrays between ranks, as asked.
