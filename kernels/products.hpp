@@ -27,9 +27,15 @@ struct ScaledFactor {
     const float* scales;
 };
 
+/// Which of a library's algorithms for a shape is taken.
+enum class AlgorithmChoice {
+    first,  ///< what the library proposes first, which is the same in every run
+    fastest ///< the fastest of several that are timed: which one that is, and so the last bits, may differ between runs
+};
+
 class Products {
 public:
-    Products();
+    explicit Products(AlgorithmChoice choice = AlgorithmChoice::first);
     ~Products();
     Products(const Products&) = delete;
     Products& operator=(const Products&) = delete;

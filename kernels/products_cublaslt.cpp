@@ -146,7 +146,7 @@ struct Plan {
 } // namespace
 
 struct Products::State {
-    State() {
+    explicit State(AlgorithmChoice choice) : choice(choice) {
         cublasLtHandle_t created = nullptr;
         LOLCATS_CHECK_CUBLAS(cublasLtCreate(&created));
         library.reset(created);
@@ -176,7 +176,8 @@ private:
             fail("cuBLASLt has no algorithm for a product of {} x {} x {} on this GPU; use --gemm {}", key.m, key.n,
                  key.k, key.type == CUDA_R_8F_E4M3 ? "bf16" : "exact");
         plan.algorithm = candidates.front().algo;
-        if (count > 1) plan.algorithm = candidates[fastest(key, plan, candidates, count, arguments)].algo;
+        if (choice == AlgorithmChoice::fastest)
+            plan.algorithm = candidates[fastest(key, plan, candidates, count, arguments)].algo;
         return plan;
     }
 
@@ -240,12 +241,13 @@ private:
         return time;
     }
 
+    AlgorithmChoice choice;
     Library library;
     Vector<char> workspace{uninitialized("cublas_workspace"), workspace_bytes};
     std::map<Key, Plan> plans;
 };
 
-Products::Products() : state_(std::make_unique<State>()) {}
+Products::Products(AlgorithmChoice choice) : state_(std::make_unique<State>(choice)) {}
 Products::~Products() = default;
 
 bool Products::has_bf16() {

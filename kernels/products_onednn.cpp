@@ -51,7 +51,7 @@ struct Products::State {
     Vector<float> widened_a, widened_b;
 };
 
-Products::Products() : state_(std::make_unique<State>()) {}
+Products::Products(AlgorithmChoice) : state_(std::make_unique<State>()) {}
 Products::~Products() = default;
 
 bool Products::has_bf16() {

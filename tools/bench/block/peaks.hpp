@@ -11,7 +11,8 @@ namespace lolcats::bench {
 struct ProductRate {
     std::string name;
     int m, n, k;
-    double flops; ///< FLOP/s
+    double flops;       ///< FLOP/s of the fastest algorithm
+    double first_flops; ///< of the library's first choice, which is what the program takes
 };
 
 struct Peaks {
