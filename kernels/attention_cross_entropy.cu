@@ -376,14 +376,29 @@ __global__ __launch_bounds__(entropy_threads) void entropy_keys_kernel(EntropyAr
                     float products[2][4];
                     clear(scores);
                     clear(products);
+                    // Of the lane's four queries, on their way while the products are made.
+                    float log_sums[2][2];
+                    float inverses[2][2];
+                    float masses[2][2];
+#pragma unroll
+                    for (int j = 0; j < 2; ++j)
+#pragma unroll
+                        for (int e = 0; e < 2; ++e) {
+                            const int n = first + step + j * 8 + lane_column() + e;
+                            const int there = n < work.length ? n : work.length - 1;
+                            log_sums[j][e] = work.log_sum(there);
+                            inverses[j][e] = work.inverse_sum(there);
+                            masses[j][e] = all_mass[there];
+                        }
                     multiply_transposed<D, 16>(scores, k, rows + step * pitch(D), pitch(D));
                     multiply_transposed<P, 16>(products, phi, features + step * pitch(P), pitch(P));
                     for_each_place([&](int j, int e, int r, int column) {
                         const int n = first + step + column;
                         const bool far = n < work.length && n >= begin[r];
-                        products[j][e] = far ? work.far_gradient(scores[j][e] * scale, products[j][e], work.log_sum(n),
-                                                                 work.inverse_sum(n), all_mass[n])
-                                             : 0;
+                        products[j][e] =
+                            far ? work.far_gradient(scores[j][e] * scale, products[j][e], log_sums[j][e % 2],
+                                                    inverses[j][e % 2], masses[j][e % 2])
+                                : 0;
                     });
                     Pair left[4];
                     as_left(left, products, 0);

@@ -128,7 +128,8 @@ void launch_softmax_attention(const SoftmaxArguments& arguments, cudaStream_t st
 
 bool supports(const AttentionShape& shape) {
     const bool sizes = shape.head_dim == 32 || shape.head_dim == 64 || shape.head_dim == 128;
-    return sizes && shape.batch >= 1 && shape.length >= 1 && shape.kv_heads >= 1 && shape.heads % shape.kv_heads == 0;
+    return sizes && shape.batch >= 1 && shape.length >= 1 && shape.kv_heads >= 1 && shape.heads % shape.kv_heads == 0 &&
+           shape.batch <= most_block_rows / shape.kv_heads;
 }
 
 std::size_t softmax_attention_workspace(const AttentionShape& shape) {

@@ -475,6 +475,19 @@ __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArgu
             float gradient[2][4];
             clear(weights);
             clear(gradient);
+            // Of the lane's four queries, on their way while the products are made.
+            float tops[2][2];
+            float shares[2][2];
+            float dots[2][2];
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    const int n = first + query + j * 8 + lane_column() + e;
+                    tops[j][e] = maximum(n);
+                    shares[j][e] = tie_share(n);
+                    dots[j][e] = output_dot(n);
+                }
 #pragma unroll
             for (int step = 0; step < D; step += 16) {
                 Pair left[4];
@@ -489,14 +502,13 @@ __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArgu
                 for (int e = 0; e < 4; ++e) {
                     const int key = work.block16 + lane_row() + e / 2 * 8;
                     const int column = query + j * 8 + lane_column() + e % 2;
-                    const int n = first + column;
-                    const bool visible = n < work.shape.length && is_near(work.near, own, column, key);
+                    const bool visible = first + column < work.shape.length && is_near(work.near, own, column, key);
                     const float score = weights[j][e] * (scale * log2_e);
-                    const float top = maximum(n);
+                    const float top = tops[j][e % 2];
                     const float weight = gamma * exp2_approximate(score - top);
-                    const float through_maximum = score == top ? tie_share(n) : 0;
+                    const float through_maximum = score == top ? shares[j][e % 2] : 0;
                     weights[j][e] = visible ? weight : 0;
-                    gradient[j][e] = visible ? weight * (gradient[j][e] - output_dot(n)) - through_maximum : 0;
+                    gradient[j][e] = visible ? weight * (gradient[j][e] - dots[j][e % 2]) - through_maximum : 0;
                 }
             Pair left[4];
             as_left(left, weights, 0);

@@ -24,7 +24,7 @@ struct Workspace {
     std::size_t bytes;
 };
 
-/// d in {32, 64, 128}; any T, B and H.
+/// d in {32, 64, 128}; B H_kv up to 65535; any T and H.
 bool supports(const AttentionShape& shape);
 
 /// The maps whose activations feature_map.cu computes.

@@ -9,6 +9,8 @@
 
 namespace lolcats::cuda {
 
+inline constexpr int most_block_rows = 65535; ///< of a grid, in y
+
 /// Throws std::runtime_error naming `what` if `status` is not success.
 inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));

@@ -7,6 +7,7 @@
 ///     states        bf16 [count, chunks, d', d]  sum of phi_k(k_j) v_j^T over the keys that are far to a whole chunk
 ///     state_sums    f32  [count, chunks, d']     sum of phi_k(k_j)
 #include "kernels/cuda/heads.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace lolcats::cuda {
 
@@ -136,11 +137,10 @@ std::size_t memory_bytes(const AttentionShape& shape, const StudentForm& form, i
 template <class Memory>
 int heads_at_a_time(const AttentionShape& shape, const StudentForm& form) {
     constexpr std::size_t most = std::size_t{2} << 30;
-    constexpr std::size_t most_blocks = 65535;
     const std::size_t fitting = most / (memory_bytes<Memory>(shape, form, 2) - memory_bytes<Memory>(shape, form, 1));
     const std::size_t all = static_cast<std::size_t>(shape.batch) * shape.heads;
     const std::size_t count = fitting < all ? fitting : all;
-    return static_cast<int>(count < 1 ? 1 : count > most_blocks ? most_blocks : count);
+    return static_cast<int>(count < 1 ? 1 : count > most_block_rows ? most_block_rows : count);
 }
 
 /// The workspace of a function that keeps a `Memory`.

@@ -118,12 +118,14 @@ TEST(RecurrentAttention, IsTheParallelFormAtAnySplit) {
             const StudentCase c = grouped_case(near, FeatureMapKind::hedgehog, 23, window);
             const NaiveInputs in = random_inputs(c, 40);
             const auto expected = naive_student(c.shape, c.form, in).y;
-            for (int first = 0; first <= c.shape.length; ++first)
-                for (int second = first; second <= c.shape.length; ++second) {
+            const int stride = runs_on_host ? 1 : 5; // each step of thousands is a dozen small kernels
+            for (int first = 0; first <= c.shape.length; first += stride)
+                for (int second = first; second <= c.shape.length; second += stride) {
                     EXPECT_TRUE(close(split_in<double>(c, in, false, first, second), expected, 1e-11))
                         << case_name(c) << " split at " << first << " and " << second;
-                    EXPECT_TRUE(close(split_in<float>(c, in, false, first, second), expected, 3e-6))
-                        << case_name(c) << " split at " << first << " and " << second;
+                    if (first % 5 == 0) // floats split in the same way
+                        EXPECT_TRUE(close(split_in<float>(c, in, false, first, second), expected, 3e-6))
+                            << case_name(c) << " split at " << first << " and " << second;
                 }
         }
 }

@@ -17,10 +17,10 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-thread_local dim3 threadIdx;
-thread_local dim3 blockIdx;
-thread_local dim3 blockDim;
-thread_local dim3 gridDim;
+constinit thread_local dim3 threadIdx;
+constinit thread_local dim3 blockIdx;
+constinit thread_local dim3 blockDim;
+constinit thread_local dim3 gridDim;
 
 namespace lolcats::cuda {
 constexpr std::size_t largest_shared = 227 * 1024; // what a block of sm_90 may ask for
@@ -123,7 +123,7 @@ struct Engine {
     std::size_t stack_size = 0;
 #endif
 };
-thread_local Engine engine;
+Engine engine; // kernels are started from one thread
 
 void enter(int thread) {
     engine.current = thread;

@@ -41,10 +41,10 @@ struct float4 {
     float x, y, z, w;
 };
 
-extern thread_local dim3 threadIdx;
-extern thread_local dim3 blockIdx;
-extern thread_local dim3 blockDim;
-extern thread_local dim3 gridDim;
+extern constinit thread_local dim3 threadIdx;
+extern constinit thread_local dim3 blockIdx;
+extern constinit thread_local dim3 blockDim;
+extern constinit thread_local dim3 gridDim;
 
 namespace cuda_on_host {
 
@@ -147,6 +147,7 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 }
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     *memory = std::malloc(bytes);
+    if (*memory != nullptr) std::memset(*memory, 0xff, bytes); // not a number, in bf16 and in float
     return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 inline cudaError_t cudaFree(void* memory) {

@@ -44,8 +44,9 @@ struct MultiplyAdd {
 
 inline void multiply_add(void* const (&lanes)[32]) {
     const auto lane = [&](int l) -> MultiplyAdd& { return *static_cast<MultiplyAdd*>(lanes[l]); };
+    using Row = float __attribute__((vector_size(32)));
     float a[16][16];
-    float b[16][8];
+    Row b[16];
     for (int l = 0; l < 32; ++l)
         for (int e = 0; e < 2; ++e) {
             const int g = l / 4;
@@ -53,10 +54,9 @@ inline void multiply_add(void* const (&lanes)[32]) {
             for (int i = 0; i < 4; ++i) a[g + i % 2 * 8][t + i / 2 * 8] = element(lane(l).a[i], e);
             for (int i = 0; i < 2; ++i) b[t + i * 8][g] = element(lane(l).b[i], e);
         }
-    float sums[16][8] = {};
+    Row sums[16] = {};
     for (int k = 0; k < 16; ++k)
-        for (int m = 0; m < 16; ++m)
-            for (int n = 0; n < 8; ++n) sums[m][n] += a[m][k] * b[k][n];
+        for (int m = 0; m < 16; ++m) sums[m] += a[m][k] * b[k];
     for (int l = 0; l < 32; ++l)
         for (int i = 0; i < 4; ++i) lane(l).c[i] += sums[l / 4 + i / 2 * 8][2 * (l % 4) + i % 2];
 }
