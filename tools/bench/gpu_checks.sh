@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that is to be seen on a GPU, in order, into one file. A check that fails does not stop the others; the status
 # says whether any did.
-#   gpu_checks.sh RESULTS [PART...]     parts: tests block models attention sanitizer       (default: all, in this order)
+#   gpu_checks.sh RESULTS [PART...]     parts: tests attention transfer lora fp8 models sanitizer  (default: all, in this order)
 # Run it where tools/build_gpu_checks.sh put it and the programs. LOLCATS_CUBLAS names the directory of libcublasLt if it is
 # not found. docs/gpu_checks.md says how long each part takes.
 set -uo pipefail
@@ -25,10 +25,11 @@ check() {
 
 # The directory of the library that the programs ask for: CUDA's own, or a Python package's.
 find_cublas() {
-    local wanted directory
-    wanted=$(ldd "$here/block_405b" | awk '/libcublasLt/ { print $1 }')
+    local libraries wanted directory
+    libraries=$(ldd "$here"/block_405b "$here"/test_kernels 2>/dev/null)
+    wanted=$(awk '/libcublasLt/ { print $1; exit }' <<<"$libraries")
     [ -n "$wanted" ] || return 0
-    ! ldd "$here/block_405b" | grep -q "$wanted => /" || return 0
+    ! grep -q "$wanted => /" <<<"$libraries" || return 0
     for directory in "${LOLCATS_CUBLAS:-}" /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib \
         $(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null)/nvidia/*/lib; do
         if [ -e "$directory/$wanted" ]; then
@@ -46,14 +47,20 @@ tests() {
     check 240 "$here/test_kernels"
 }
 
-block() {
+transfer() {
     check 120 "$here/block_405b" --stage transfer
     check 120 "$here/block_405b" --stage transfer --micro-batch 4
     check 120 "$here/block_405b" --stage transfer --xent-factor 1
-    check 120 "$here/block_405b" --stage transfer --dtype fp8 --gemm fp8
-    check 120 "$here/block_405b" --stage transfer --dtype fp8 --gemm bf16
+}
+
+lora() {
     check 180 "$here/block_405b" --stage lora --steps 1
     check 180 "$here/block_405b" --stage lora --steps 1 --micro-batch 2
+}
+
+fp8() {
+    check 120 "$here/block_405b" --stage transfer --dtype fp8 --gemm fp8
+    check 120 "$here/block_405b" --stage transfer --dtype fp8 --gemm bf16
 }
 
 models() {
@@ -82,6 +89,13 @@ sanitizer() {
         failed=1
         return
     fi
+    local refusal
+    refusal=$(timeout 60 compute-sanitizer "$here/test_cuda_kernels" --gtest_filter=None 2>&1 | grep -i 'not supported')
+    if [ -n "$refusal" ]; then
+        log "# compute-sanitizer does not work on this machine: $refusal"
+        failed=1
+        return
+    fi
     check 240 compute-sanitizer --tool memcheck --error-exitcode 9 "$here/test_cuda_kernels"
     check 240 compute-sanitizer --tool racecheck --error-exitcode 9 "$here/test_cuda_kernels"
 }
@@ -90,11 +104,11 @@ PATH=$PATH:/usr/local/cuda/bin
 log "# $(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) cores"
 find_cublas
 check 20 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv
-for part in "${@:-tests block models attention sanitizer}"; do
+for part in "${@:-tests attention transfer lora fp8 models sanitizer}"; do
     for name in $part; do
         case $name in
-            tests | block | models | attention | sanitizer) "$name" ;;
-            *) log "# $name is no part: use tests, block, models, attention or sanitizer" && failed=1 ;;
+            tests | attention | transfer | lora | fp8 | models | sanitizer) "$name" ;;
+            *) log "# $name is no part: use tests, attention, transfer, lora, fp8, models or sanitizer" && failed=1 ;;
         esac
     done
 done
