@@ -21,8 +21,8 @@ std::string error_of(const Options& options) {
 TEST(SoftmaxLayers, ListsAreTextAndBack) {
     EXPECT_EQ(layers_from_text("7", "x"), std::set<int>{7});
     EXPECT_EQ(layers_from_text("3,0,11", "x"), (std::set<int>{0, 3, 11}));
-    EXPECT_EQ(to_text({0, 3, 11}), "0,3,11");
-    EXPECT_EQ(to_text({}), "");
+    EXPECT_EQ(to_text(std::set<int>{0, 3, 11}), "0,3,11");
+    EXPECT_EQ(to_text(std::set<int>{}), "");
     for (const char* bad : {"", "a", "1,", ",1", "-1", "1;2", "99999999999"})
         EXPECT_THROW(layers_from_text(bad, "x"), Error) << bad;
 }
