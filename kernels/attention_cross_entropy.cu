@@ -107,8 +107,8 @@ struct EntropyWork {
         return arguments.sums.log_sum[static_cast<std::size_t>(index) * length + n];
     }
     __device__ float inverse_sum(int n) const {
-        return 1 / (counts_all() ? arguments.sums.normalizer[static_cast<std::size_t>(index) * length + n]
-                                 : rows(arguments.memory.far_sum, 1)[n]);
+        return __fdividef(1.0F, counts_all() ? arguments.sums.normalizer[static_cast<std::size_t>(index) * length + n]
+                                             : rows(arguments.memory.far_sum, 1)[n]);
     }
 
     /// The keys before it are far to query n.
@@ -132,7 +132,8 @@ struct EntropyWork {
     /// Of the product phi . phi of a far key, given the row's statistics.
     __device__ float far_gradient(float score, float product, float log_sum, float inverse, float mass) const {
         const float weight = lambda * product;
-        const float own = weight * inverse < share_floor ? 0 : exp2_approximate((score - log_sum) * log2_e) / weight;
+        const float own =
+            weight * inverse < share_floor ? 0 : __fdividef(exp2_approximate((score - log_sum) * log2_e), weight);
         return arguments.scale * lambda * (mass * inverse - own);
     }
 };
@@ -295,7 +296,7 @@ __global__ __launch_bounds__(entropy_threads) void entropy_loss_kernel(EntropyAr
                 const float share = weight * inverse[r];
                 // Written so that a NaN is kept: it must reach the loss, where it is reported.
                 const bool clamped = share < share_floor;
-                loss -= teacher * logf(clamped ? share_floor : share);
+                loss -= teacher * __logf(clamped ? share_floor : share);
                 mass[r] += clamped ? 0 : teacher;
             });
         });

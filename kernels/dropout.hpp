@@ -12,6 +12,10 @@ namespace lolcats {
 template <class Real>
 void dropout(const Matrix<Real>& x, double probability, std::uint64_t stream, const Matrix<Real>& out);
 
+/// out += dropout of x.
+template <class Real>
+void add_dropout(const Matrix<Real>& x, double probability, std::uint64_t stream, const Matrix<Real>& out);
+
 /// Well-mixed 64-bit hash (splitmix64's finaliser), for building streams.
 KOKKOS_INLINE_FUNCTION std::uint64_t mix_bits(std::uint64_t x) {
     x += 0x9e3779b97f4a7c15ULL;

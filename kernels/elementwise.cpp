@@ -5,28 +5,36 @@
 
 namespace lolcats {
 
+namespace {
+
+/// sums[i] += values[b n + i] for b = 0 .. batch - 1, n being the size of sums. Teams have pieces of the same size, as
+/// rows may be few or short.
+template <class Real>
+void add_in_pieces(const char* label, int batch, std::size_t size, const Real* values, double* sums) {
+    constexpr std::size_t piece = 1024;
+    for_each_row(
+        label, (size + piece - 1) / piece, KOKKOS_LAMBDA(const RowTeam& team, int row) {
+            const std::size_t first = row * piece;
+            const int count = static_cast<int>(size - first < piece ? size - first : piece);
+            double* const out = sums + first;
+            for (int b = 0; b < batch; ++b) {
+                const Real* const in = values + b * size + first;
+                team.for_each(count, [=](int j) { out[j] += static_cast<double>(in[j]); });
+            }
+        });
+}
+
+} // namespace
+
 template <class Real>
 void add_to(const Vector<double>& sums, const Matrix<Real>& values) {
-    const int columns = static_cast<int>(values.extent(1));
-    for_each_row(
-        "add_to", values.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
-            team.for_each(columns, [&](int j) {
-                sums(static_cast<std::size_t>(row) * columns + j) += static_cast<double>(values(row, j));
-            });
-        });
+    add_in_pieces("add_to", 1, values.size(), values.data(), sums.data());
 }
 
 template <class Real>
 void add_over_batch(int batch, int heads, const Matrix<Real>& values, const Vector<double>& sums) {
-    const int columns = static_cast<int>(values.extent(1));
-    for_each_row(
-        "add_over_batch", heads, KOKKOS_LAMBDA(const RowTeam& team, int head) {
-            for (int b = 0; b < batch; ++b)
-                team.for_each(columns, [&](int j) {
-                    sums(static_cast<std::size_t>(head) * columns + j) +=
-                        static_cast<double>(values(b * heads + head, j));
-                });
-        });
+    add_in_pieces("add_over_batch", batch, static_cast<std::size_t>(heads) * values.extent(1), values.data(),
+                  sums.data());
 }
 
 template <class Real>
@@ -52,9 +60,10 @@ void round_to_bf16(const Matrix<Real>& values) {
     const int columns = static_cast<int>(values.extent(1));
     for_each_row(
         "round_to_bf16", values.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
-            team.for_each(columns, [&](int j) {
-                values(row, j) = static_cast<Real>(to_float(to_bfloat16(static_cast<float>(values(row, j)))));
-            });
+            Real* const x = &values(row, 0);
+            team.transform(
+                columns, [=](int j) { return x[j]; },
+                [=](int j, Real value) { x[j] = static_cast<Real>(to_float(to_bfloat16(static_cast<float>(value)))); });
         });
 }
 

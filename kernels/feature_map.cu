@@ -149,19 +149,29 @@ struct MapBackwardArguments {
 };
 
 /// dz += what one half of the features passes on, and returns the lane's part of phi . dphi. dphi: that half of the
-/// first row, whose rows from `valid` on count as zero; it is read twice rather than kept.
+/// first row, whose rows from `valid` on count as zero; where registers are short it is read twice rather than kept.
 template <int Tiles>
 __device__ float add_activation_gradient(FeatureMapKind kind, float sign, const float (&z)[Tiles][4], const float* dphi,
                                          int width, int valid, float (&dz)[Tiles][4]) {
+    constexpr bool keeps = Tiles <= 8;
     float product = 0;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        const RowMap map(kind, sign, z, r);
         const bool exists = lane_row() + 8 * r < valid;
         const float* const row =
             dphi + static_cast<std::size_t>(exists ? lane_row() + 8 * r : 0) * width + lane_column();
+        const auto read = [&](int j) { return exists ? *reinterpret_cast<const float2*>(row + 8 * j) : float2{0, 0}; };
+        float2 kept[keeps ? Tiles : 1]; // all on their way at once
+        if constexpr (keeps) {
+#pragma unroll
+            for (int j = 0; j < Tiles; ++j) kept[j] = read(j);
+        }
+        const RowMap map(kind, sign, z, r);
         const auto gradient_pair = [&](int j) {
-            return exists ? *reinterpret_cast<const float2*>(row + 8 * j) : float2{0, 0};
+            if constexpr (keeps)
+                return kept[j];
+            else
+                return read(j);
         };
         float sum = 0;
         float ties = 0;

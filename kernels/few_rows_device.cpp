@@ -1,23 +1,8 @@
 #include "kernels/few_rows.hpp"
+#include "kernels/rounding.hpp"
 #include "kernels/row_team.hpp"
 
 namespace lolcats {
-
-namespace {
-
-KOKKOS_INLINE_FUNCTION float widened(float x) {
-    return x;
-}
-
-KOKKOS_INLINE_FUNCTION float widened(BFloat16 x) {
-    return Kokkos::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
-}
-
-KOKKOS_INLINE_FUNCTION float widened(Float8 x) {
-    return to_float(x);
-}
-
-} // namespace
 
 /// A team of 256 threads has one output and takes the rows in turn: from the second on, its weights are in the cache.
 template <class T>

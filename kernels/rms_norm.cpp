@@ -13,7 +13,11 @@ void rms_norm(const Matrix<Real>& x, const Vector<Real>& weight, double eps, con
             const Real* in = &x(row, 0);
             const Real mean_square = team.dot(width, in, in) / static_cast<Real>(width);
             const Real scale = Real(1) / Kokkos::sqrt(mean_square + static_cast<Real>(eps));
-            team.for_each(width, [&](int j) { y(row, j) = rounded_to<Out>(in[j] * scale * weight(j)); });
+            Out* const out = &y(row, 0);
+            const Real* const w = weight.data();
+            team.transform(
+                width, [=](int j) { return in[j] * scale * w[j]; },
+                [=](int j, Real value) { out[j] = rounded_to<Out>(value); });
         });
 }
 

@@ -11,6 +11,12 @@ struct HostRow {
         for (int j = 0; j < count; ++j) body(j);
     }
 
+    /// store(j, load(j)) for all j; what is stored must not be what is still to be loaded.
+    template <class Load, class Store>
+    void transform(int count, const Load& load, const Store& store) const {
+        for (int j = 0; j < count; ++j) store(j, load(j));
+    }
+
     /// body(i, j)
     template <class Body>
     void for_each_pair(int rows, int columns, const Body& body) const {
@@ -64,6 +70,21 @@ struct DeviceRow {
         tile::for_each(team, count, body);
     }
 
+    /// A thread loads four elements at a time, so that it waits for memory once.
+    template <class Load, class Store>
+    KOKKOS_INLINE_FUNCTION void transform(int count, const Load& load, const Store& store) const {
+        constexpr int batch = 4;
+        const int step = team.team_size();
+        int j = team.team_rank();
+        for (; j + (batch - 1) * step < count; j += batch * step) {
+            decltype(load(0)) values[batch];
+            for (int i = 0; i < batch; ++i) values[i] = load(j + i * step);
+            for (int i = 0; i < batch; ++i) store(j + i * step, values[i]);
+        }
+        for (; j < count; j += step) store(j, load(j));
+        team.team_barrier();
+    }
+
     template <class Body>
     KOKKOS_INLINE_FUNCTION void for_each_pair(int rows, int columns, const Body& body) const {
         tile::for_each(team, rows * columns, [&](int at) { body(at / columns, at % columns); });
@@ -71,9 +92,20 @@ struct DeviceRow {
 
     template <class Sum, class Term>
     [[nodiscard]] KOKKOS_INLINE_FUNCTION Sum sum(int count, const Term& term) const {
+        const int step = team.team_size();
+        const auto add_terms = [&](int thread, Sum& part) {
+            int j = thread;
+            for (; j + 3 * step < count; j += 4 * step) { // four on their way at once
+                const Sum first = term(j);
+                const Sum second = term(j + step);
+                const Sum third = term(j + 2 * step);
+                const Sum fourth = term(j + 3 * step);
+                part += (first + second) + (third + fourth);
+            }
+            for (; j < count; j += step) part += term(j);
+        };
         Sum total = 0;
-        Kokkos::parallel_reduce(
-            Kokkos::TeamThreadRange(team, count), [&](int j, Sum& part) { part += term(j); }, total);
+        Kokkos::parallel_reduce(Kokkos::TeamThreadRange(team, step), add_terms, total);
         return total;
     }
 

@@ -110,6 +110,12 @@ __device__ void store_outputs(const StudentArguments& arguments, int local, int 
         if (n >= shape.length) continue;
         const std::size_t at =
             head_offset(shape, shape.heads, index) + static_cast<std::size_t>(n) * shape.heads * D + lane_column();
+        float2 teacher[D / 8]; // all before anything is stored, which for the compiler may change them
+        if (arguments.teacher != nullptr) {
+#pragma unroll
+            for (int j = 0; j < D / 8; ++j)
+                teacher[j] = *reinterpret_cast<const float2*>(arguments.teacher + at + 8 * j);
+        }
         if (lane_column() == 0)
             arguments.normalizer[static_cast<std::size_t>(index) * shape.length + n] = total[r] * lambda;
 #pragma unroll
@@ -117,8 +123,7 @@ __device__ void store_outputs(const StudentArguments& arguments, int local, int 
             const float2 out = {y[j][2 * r] / total[r], y[j][2 * r + 1] / total[r]};
             *reinterpret_cast<float2*>(arguments.y + at + 8 * j) = out;
             if (arguments.teacher == nullptr) continue;
-            const float2 teacher = *reinterpret_cast<const float2*>(arguments.teacher + at + 8 * j);
-            const float2 difference = {out.x - teacher.x, out.y - teacher.y};
+            const float2 difference = {out.x - teacher[j].x, out.y - teacher[j].y};
             error += difference.x * difference.x + difference.y * difference.y;
             const float scale = 2 * arguments.error_scale;
             *reinterpret_cast<float2*>(arguments.dy + at + 8 * j) = {scale * difference.x, scale * difference.y};

@@ -109,12 +109,15 @@ struct ChunkWork {
             if (row >= valid()) continue;
             float* const to = out + head_offset(shape, shape.heads, index) +
                               static_cast<std::size_t>(first + block16 + row) * shape.heads * D + lane_column();
+            float2 old[D / 8] = {};
+            if (add) {
 #pragma unroll
-            for (int j = 0; j < D / 8; ++j) {
-                float2* const at = reinterpret_cast<float2*>(to + 8 * j);
-                const float2 old = add ? *at : float2{0, 0};
-                *at = {old.x + factor * gradient[j][2 * r], old.y + factor * gradient[j][2 * r + 1]};
+                for (int j = 0; j < D / 8; ++j) old[j] = *reinterpret_cast<const float2*>(to + 8 * j);
             }
+#pragma unroll
+            for (int j = 0; j < D / 8; ++j)
+                *reinterpret_cast<float2*>(to + 8 * j) = {old[j].x + factor * gradient[j][2 * r],
+                                                          old[j].y + factor * gradient[j][2 * r + 1]};
         }
     }
 };

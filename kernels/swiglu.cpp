@@ -14,8 +14,15 @@ void swiglu(const Matrix<Real>& gate, const Matrix<Real>& up, const Matrix<Out>&
             const Real* g = &gate(row, 0);
             const Real* u = &up(row, 0);
             Out* y = &out(row, 0);
-            team.for_each(width,
-                          [=](int j) { y[j] = rounded_to<Out>(u[j] * (g[j] / (Real(1) + exponential(-g[j])))); });
+            struct Pair {
+                Real gate, up;
+            };
+            team.transform(
+                width,
+                [=](int j) {
+                    return Pair{g[j], u[j]};
+                },
+                [=](int j, Pair x) { y[j] = rounded_to<Out>(x.up * (x.gate / (Real(1) + exponential(-x.gate)))); });
         });
 }
 

@@ -18,14 +18,16 @@ bool drops(const LoraContext<Real>& context) {
     return context.form.dropout > 0 && !context.streams.empty();
 }
 
-template <class Real>
-void apply_dropout(const LoraContext<Real>& context, const Matrix<Real>& x, const Matrix<Real>& out) {
+/// body(rows of x, stream, rows of out) for each sequence.
+template <class Real, class Body>
+void for_each_sequence(const LoraContext<Real>& context, const Matrix<Real>& x, const Matrix<Real>& out,
+                       const Body& body) {
     for (std::size_t i = 0; i < context.streams.size(); ++i) {
         const auto rows =
             Kokkos::make_pair(static_cast<int>(i) * context.length, static_cast<int>(i + 1) * context.length);
         const Matrix<Real> in_rows = Kokkos::subview(x, rows, Kokkos::ALL);
         const Matrix<Real> out_rows = Kokkos::subview(out, rows, Kokkos::ALL);
-        dropout(in_rows, context.form.dropout, mix_bits(context.streams[i] ^ mix_bits(context.place)), out_rows);
+        body(in_rows, mix_bits(context.streams[i] ^ mix_bits(context.place)), out_rows);
     }
 }
 
@@ -34,7 +36,9 @@ template <class Real>
 Matrix<Real> update_input(const LoraContext<Real>& context, const Matrix<Real>& x, LoraScratch<Real>& scratch) {
     if (!drops(context)) return x;
     const Matrix<Real> dropped = dense(scratch.dropped, x.extent(0), x.extent(1));
-    apply_dropout(context, x, dropped);
+    for_each_sequence(context, x, dropped, [&](const auto& in, std::uint64_t stream, const auto& out) {
+        dropout(in, context.form.dropout, stream, out);
+    });
     return dropped;
 }
 
@@ -85,8 +89,9 @@ void low_rank_backward(Gemm<Real>& gemm, const LoraContext<Real>& context, const
     }
     const Matrix<Real> through = dense(scratch.dropped, x.extent(0), x.extent(1));
     gemm.multiply(Transpose::no, Transpose::no, 1, low_gradient, update.a, 0, through);
-    apply_dropout(context, through, through);
-    add(dx, through);
+    for_each_sequence(context, through, dx, [&](const auto& in, std::uint64_t stream, const auto& out) {
+        add_dropout(in, context.form.dropout, stream, out);
+    });
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \

@@ -76,6 +76,16 @@ TEST(Dropout, ZeroProbabilityIsTheIdentityAndInPlaceWorks) {
     EXPECT_EQ(values(view), dropped<float>(x, 0.5, 9));
 }
 
+TEST(Dropout, MayBeAdded) {
+    const auto x = random_values(rows * width, 2);
+    const auto start = random_values(rows * width, 3);
+    const auto sum = matrix<double>(rows, width, start);
+    add_dropout(matrix<double>(rows, width, x), 0.5, 9, sum);
+    auto expected = dropped<double>(x, 0.5, 9);
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += start[i];
+    EXPECT_TRUE(close(values(sum), expected, 1e-15));
+}
+
 TEST(Dropout, HashMixesNeighbours) {
     std::set<std::uint64_t> seen;
     for (std::uint64_t i = 0; i < 10000; ++i) seen.insert(mix_bits(i) >> 32);

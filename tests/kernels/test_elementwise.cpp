@@ -20,6 +20,28 @@ TEST(Elementwise, AddOverBatchSumsTheSequencesOfEachHead) {
     EXPECT_TRUE(close(values(sums), {111.5, 222.25, 333.125, 444}, 0));
 }
 
+/// Few long rows and many short ones, of sizes that nothing divides.
+TEST(Elementwise, SumsOfAnyShape) {
+    for (const auto& [rows, columns] : {std::pair{3, 5003}, std::pair{5003, 3}, std::pair{1, 1024}}) {
+        const int size = rows * columns;
+        const auto start = random_values(size, 1);
+        const auto each = random_values(2 * size, 2);
+        const auto once = vector<double>(start);
+        add_to(once, matrix<double>(rows, columns, {each.begin(), each.begin() + size}));
+        const auto twice = vector<double>(start);
+        add_over_batch(2, rows, matrix<double>(2 * rows, columns, each), twice);
+        std::vector<double> expected_once = start;
+        std::vector<double> expected_twice = start;
+        for (int i = 0; i < size; ++i) {
+            expected_once[i] += each[i];
+            expected_twice[i] += each[i];
+            expected_twice[i] += each[size + i];
+        }
+        EXPECT_EQ(values(once), expected_once) << rows;
+        EXPECT_EQ(values(twice), expected_twice) << rows;
+    }
+}
+
 TEST(Elementwise, Add) {
     const auto a = matrix<float>(2, 2, {1, 2, 3, 4});
     add(a, matrix<float>(2, 2, {10, 20, 30, 40}));

@@ -108,6 +108,12 @@ inline float __uint_as_float(unsigned bits) {
 inline float __expf(float x) {
     return std::exp(x);
 }
+inline float __logf(float x) {
+    return std::log(x);
+}
+inline float __fdividef(float x, float y) {
+    return x / y;
+}
 
 struct __nv_bfloat16 {
     unsigned short bits;

@@ -130,9 +130,7 @@ public:
     void low_rank_input_backward(const std::vector<LinearSize>& projections, double rank, double dropout) {
         for (const LinearSize& p : projections) {
             add("array_products", 2 * n_ * rank * p.inputs, f32 * n_ * (dropout > 0 ? 1 : 2) * p.inputs);
-            if (dropout == 0) continue;
-            add("dropout", 0, 2 * f32 * n_ * p.inputs);
-            add("add", 0, 3 * f32 * n_ * p.inputs);
+            if (dropout > 0) add("add_dropout", 0, 3 * f32 * n_ * p.inputs);
         }
     }
 
