@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tiny teacher of the repository, in a minute or two: tries out a cluster and its site file.
+# The tiny teacher of the repository, in a few minutes: tries out a cluster and its site file.
 # The whole conversion, from the repository's root:
 #   sbatch jobs/linearize_tiny.sh
 # This short job checks the plan and submits the stages as jobs that follow one another: see docs/cluster.md.
@@ -32,6 +32,7 @@ make_corpus() {
     "$site_python" "$root/tools/tiny/make_corpus.py" --out "$1.part" --sequences "$2" --length 256 --seed "$3"
     mv "$1.part" "$1"
 }
+load_modules
 make_corpus "$tokens" 1600 1
 make_corpus "$evaluation_tokens" 200 2
 

@@ -20,7 +20,7 @@ site_mpirun_options=()
 site_scratch=${SCRATCH:-$root/work} # a parallel file system: work directories are made in it
 site_models=$site_scratch/models    # Hugging Face directories of the teachers
 site_data=$site_scratch/data        # token files
-site_bin=$root/build/bin            # the compiled programs
+site_bin=$root/build/bin            # the compiled programs; $root/build-cuda/bin for GPUs
 site_python=python3      # with h5py; linearize_tiny.sh makes its corpus with it
 site_program_options=()             # options that every program gets here, such as (--gemm bf16)
 

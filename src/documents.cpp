@@ -69,7 +69,8 @@ std::string options_section() {
 std::string exit_status_section() {
     return ".SH EXIT STATUS\n" + item("0", "all went well") +
            item("1", "an error, of which one line on standard error tells the file, the thing and the remedy") +
-           item("85", "stopped by a signal or at its wall time with its state written; the same command goes on");
+           item("85", "stopped by a signal or at its wall time with its state written; the same command goes on (not "
+                      "lolcats_eval and lolcats_generate, which keep no state)");
 }
 
 std::string see_also_section(const ProgramText& program) {

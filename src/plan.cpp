@@ -99,8 +99,10 @@ void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
         plan.tokens * plan.flops_per_token_layer * row.layers_per_rank / (data_ranks * plan.flops) / hour;
     const double load = plan.checkpoint_bytes / plan.bandwidth / hour;
     const double states = row.store_bytes / plan.bandwidth / hour;
-    row.compute_hours = {pass, pass * options.epochs, lora_passes(plan, options, row) * pass * options.epochs};
-    row.io_hours = {load + states, load + states * options.epochs, load};
+    const bool stores = row.blocks > 1; // else there is no stage 0
+    row.compute_hours = {stores ? pass : 0, pass * options.epochs,
+                         lora_passes(plan, options, row) * pass * options.epochs};
+    row.io_hours = {stores ? load + states : 0, load + states * options.epochs, load};
     for (int i = 0; i < plan_stages; ++i) row.hours[i] = row.compute_hours[i] + row.io_hours[i];
 }
 
@@ -194,9 +196,13 @@ std::string chosen_text(const Plan& plan) {
              fmt::format("{:.3f} TB ({} inputs; block 0 is looked up)", row.store_bytes / 1e12, row.blocks - 1));
     const std::array names = {"stage 0, hidden states", "stage 1, attention transfer", "stage 2, LoRA"};
     for (int i = 0; i < plan_stages; ++i) {
+        if (i == 0 && row.blocks == 1) {
+            text += line(names[i], "none: all layers are one block");
+            continue;
+        }
         const double larger = std::max(row.compute_hours[i], row.io_hours[i]);
-        text += line(names[i], fmt::format("{} a rank; {:.3f} h compute + {:.3f} h files = {:.3f} h (at best the "
-                                           "larger, {:.3f} h)",
+        text += line(names[i], fmt::format("{} a rank; {:.3f} h compute + {:.3f} h files = {:.3f} h ({:.3f} h if "
+                                           "both go on at once)",
                                            gigabytes(row.memory[i]), row.compute_hours[i], row.io_hours[i],
                                            row.hours[i], larger));
     }

@@ -56,7 +56,8 @@ struct StudentGradientSums {
 enum Projection { q_proj, k_proj, v_proj, o_proj };
 inline constexpr std::array<const char*, 4> projection_names = {"q_proj", "k_proj", "v_proj", "o_proj"};
 
-/// One low-rank update, y += scale * dropout(x) A^T B^T; without arrays there is none.
+/// One low-rank update, y += scale * dropout(x) A^T B^T (LoRA; Hu et al. 2021, arXiv 2106.09685); without arrays there
+/// is none.
 template <class Real>
 struct LowRank {
     Matrix<Real> a;             ///< [r, inputs]
@@ -98,6 +99,7 @@ struct LayerActivations {
     LayerActivations(const ModelConfig& config, const AttentionShape& shape);
 };
 
+/// Of B = batch sequences of T = length tokens.
 inline AttentionShape attention_shape(const ModelConfig& config, int batch, int length) {
     return {.batch = batch,
             .length = length,

@@ -1,8 +1,9 @@
 #pragma once
 /// Every setting of a run, shared by all programs, so that one configuration file serves the whole conversion.
 ///
-/// A field named `a_b` is the command-line option `--a-b` and the TOML key `a-b`. Zero or empty means "derive it", as
-/// said beside the field. src/options.cpp holds the one table of names, help texts and ranges.
+/// A field named `a_b` is the command-line option `--a-b` and the TOML key `a-b` (`stop_tokens` is `stop-token`). Zero
+/// or empty means "derive it", as said beside the field. src/settings.cpp holds the one table of names, help texts and
+/// ranges.
 #include "lolcats/programs.hpp"
 
 #include <cstdint>
@@ -24,7 +25,7 @@ struct Options {
     std::string init_adapter;      ///< adapter that LoRA training starts from
     std::string dump_gradients;    ///< HDF5 file for the gradients of the first batch's loss
     std::string save_logits;       ///< HDF5 file for /logits [n,T,V]
-    std::string done_file;         ///< file written once all is done; a launcher's status can say so wrongly
+    std::string done_file;         ///< file written once all is done, as a launcher's status can be wrong
 
     // Method
     int block_layers = 0;                       ///< k, decoder layers in a block; 0: all of them (joint)
@@ -91,7 +92,7 @@ struct Options {
     // Restart
     int checkpoint_every = 10; ///< optimiser steps between checkpoints; 0: only when told to stop
     int keep_checkpoints = 2;  ///< newest checkpoints that are kept
-    std::string wall_time;     ///< time after which the run stops by itself, "SECONDS" or "HH:MM:SS"; empty: none
+    std::string wall_time;     ///< time after which the run stops by itself, "SECONDS" or "[D-]HH:MM:SS"; empty: none
     bool fresh = false;        ///< ignore what earlier runs finished or left
     bool verify = false;       ///< stage 0 checks stored sequences and computes damaged ones again
     bool take_over = false;    ///< the work directory's last attempt is known to be dead

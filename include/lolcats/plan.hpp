@@ -34,19 +34,19 @@ struct BlockPlan {
 
 struct Plan {
     ModelConfig model;
-    double tokens;
-    int length;
+    double tokens;     ///< training tokens, of one epoch
+    int length;        ///< T
     double memory;     ///< bytes a rank has
     double flops;      ///< sustained FLOP/s a rank
     double bandwidth;  ///< file-system bytes/s
     double parameters; ///< of the whole model
     double layer_parameters;
-    double weight_bytes;           ///< of the whole model, in memory
-    double checkpoint_bytes;       ///< of the whole model, as it is read
-    double layer_weight_bytes;     ///< of a decoder layer, in memory
-    double head_weight_bytes;      ///< of the LM head, in memory
-    double feature_map_parameters; ///< feature maps and mixing factors
-    double lora_parameters;
+    double weight_bytes;               ///< of the whole model, in memory
+    double checkpoint_bytes;           ///< of the whole model, as it is read
+    double layer_weight_bytes;         ///< of a decoder layer, in memory
+    double head_weight_bytes;          ///< of the LM head, in memory
+    double feature_map_parameters;     ///< feature maps and mixing factors
+    double lora_parameters;            ///< of the whole model
     double flops_per_token_layer;      ///< 2 (D H d + 2 D H_kv d + H d D + 3 D F)
     std::vector<BlockPlan> choices;    ///< increasing k: 1, the chosen one, the largest that fits, joint
     std::size_t chosen;                ///< index of --block-layers in `choices`

@@ -20,8 +20,9 @@ using Stage = std::function<void(const Options& options, const Communicator& wor
 /// Whether a program computes on arrays: if so, Kokkos is started, in a build for GPUs on this rank's GPU.
 enum class Arrays { unused, used };
 
-/// Runs a program and returns its exit status: sets up MPI (MPI_THREAD_FUNNELED) and Kokkos, reads the options, prints
-/// the resolved table on the stderr of rank 0 (stdout is kept for results) and calls `stage`.
+/// Runs a program and returns its exit status: sets up MPI (asks for MPI_THREAD_SERIALIZED, is content with
+/// MPI_THREAD_FUNNELED) and Kokkos, reads the options, prints the resolved table on the stderr of rank 0 (stdout is
+/// kept for results) and calls `stage`.
 ///
 /// The status is 85 where the stage stopped before its end, by a signal or because its time was up, and is to be
 /// started again (src/interrupt.hpp).

@@ -14,8 +14,8 @@ struct StreamPlan {
     int pipeline_ranks;
     int data_ranks;
     int layers_per_rank;
-    double micro_batches;        ///< that go through a pipeline in the whole run
-    double bubble;               ///< share of a rank's time in which the pipeline fills or drains
+    double micro_batches; ///< that go through a pipeline in the whole run
+    double bubble; ///< (S - 1) / (M + S - 1) of S stages and M micro-batches: a rank's time idle at start and end
     double bytes_between_stages; ///< of all links together
     double memory;               ///< bytes a rank needs
     double compute_hours;        ///< a rank at work
@@ -34,13 +34,13 @@ struct MeasuredStream {
     int ranks;
     int pipeline_ranks;
     int block_layers;
-    int length;
-    double tokens;
-    double micro_batches;
-    double bytes_between_stages;
-    double memory;
-    double compute_seconds; ///< of the rank that computed longest
-    double seconds;
+    int length;                  ///< T
+    double tokens;               ///< that went by, in all epochs
+    double micro_batches;        ///< of a pipeline
+    double bytes_between_stages; ///< of all links together
+    double memory;               ///< bytes, of the rank with most
+    double compute_seconds;      ///< of the rank that computed longest
+    double seconds;              ///< of the whole run
 };
 
 /// Streaming with the chosen block size of `plan`.

@@ -1,19 +1,12 @@
 #include "src/model/embedding.hpp"
 
-#include "lolcats/bfloat16.hpp"
+#include "kernels/rounding.hpp"
 
 #include <vector>
 
 namespace lolcats {
 
 namespace {
-
-KOKKOS_INLINE_FUNCTION float widened(float value) {
-    return value;
-}
-KOKKOS_INLINE_FUNCTION float widened(BFloat16 value) {
-    return to_float(value);
-}
 
 template <class T>
 void widen_all(const T* values, const Matrix<float>& x) {

@@ -42,7 +42,9 @@ file(READ jobs/site.sh SITE)
 string(REPLACE "$root/build/bin " "$root/${BINARIES} " SITE "${SITE}")
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/site.sh CONTENT "${SITE}" @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/site.sh DESTINATION ${SHARED_FILES}/jobs)
-install(DIRECTORY jobs DESTINATION ${SHARED_FILES} USE_SOURCE_PERMISSIONS PATTERN site.sh EXCLUDE)
+# The tiny teacher and its corpus are the repository's.
+install(DIRECTORY jobs DESTINATION ${SHARED_FILES} USE_SOURCE_PERMISSIONS
+  PATTERN site.sh EXCLUDE PATTERN linearize_tiny.sh EXCLUDE)
 foreach(room common evaluate export generate inspect tokenize)
   install(DIRECTORY tools/${room} DESTINATION ${SHARED_FILES}/tools USE_SOURCE_PERMISSIONS PATTERN __pycache__ EXCLUDE)
 endforeach()
