@@ -381,16 +381,12 @@ __global__ __launch_bounds__(entropy_threads) void entropy_keys_kernel(EntropyAr
                     float log_sums[2][2];
                     float inverses[2][2];
                     float masses[2][2];
-#pragma unroll
-                    for (int j = 0; j < 2; ++j)
-#pragma unroll
-                        for (int e = 0; e < 2; ++e) {
-                            const int n = first + step + j * 8 + lane_column() + e;
-                            const int there = n < work.length ? n : work.length - 1;
-                            log_sums[j][e] = work.log_sum(there);
-                            inverses[j][e] = work.inverse_sum(there);
-                            masses[j][e] = all_mass[there];
-                        }
+                    for_each_lane_column([&](int j, int e, int column) {
+                        const int n = min(first + step + column, work.length - 1);
+                        log_sums[j][e] = work.log_sum(n);
+                        inverses[j][e] = work.inverse_sum(n);
+                        masses[j][e] = all_mass[n];
+                    });
                     multiply_transposed<D, 16>(scores, k, rows + step * pitch(D), pitch(D));
                     multiply_transposed<P, 16>(products, phi, features + step * pitch(P), pitch(P));
                     for_each_place([&](int j, int e, int r, int column) {

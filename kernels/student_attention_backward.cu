@@ -482,15 +482,12 @@ __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArgu
             float tops[2][2];
             float shares[2][2];
             float dots[2][2];
-#pragma unroll
-            for (int j = 0; j < 2; ++j)
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    const int n = first + query + j * 8 + lane_column() + e;
-                    tops[j][e] = maximum(n);
-                    shares[j][e] = tie_share(n);
-                    dots[j][e] = output_dot(n);
-                }
+            for_each_lane_column([&](int j, int e, int column) {
+                const int n = first + query + column;
+                tops[j][e] = maximum(n);
+                shares[j][e] = tie_share(n);
+                dots[j][e] = output_dot(n);
+            });
 #pragma unroll
             for (int step = 0; step < D; step += 16) {
                 Pair left[4];

@@ -35,6 +35,15 @@ __device__ inline int lane_column() {
     return lane() % 4 * 2;
 }
 
+/// Calls `body(j, e, column)` for the columns of a 16 x 16 result of which the lane has elements.
+template <class Body>
+__device__ void for_each_lane_column(const Body& body) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) body(j, e, j * 8 + lane_column() + e);
+}
+
 __device__ inline Pair pack(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return static_cast<Pair>(__bfloat16_as_ushort(pair.x)) | static_cast<Pair>(__bfloat16_as_ushort(pair.y)) << 16;
