@@ -123,9 +123,9 @@ TEST(RecurrentAttention, IsTheParallelFormAtAnySplit) {
                 for (int second = first; second <= c.shape.length; second += stride) {
                     EXPECT_TRUE(close(split_in<double>(c, in, false, first, second), expected, 1e-11))
                         << case_name(c) << " split at " << first << " and " << second;
-                    if (first % 5 == 0) // floats split in the same way
-                        EXPECT_TRUE(close(split_in<float>(c, in, false, first, second), expected, 3e-6))
-                            << case_name(c) << " split at " << first << " and " << second;
+                    if (first % 5 != 0) continue; // floats split in the same way
+                    EXPECT_TRUE(close(split_in<float>(c, in, false, first, second), expected, 3e-6))
+                        << case_name(c) << " split at " << first << " and " << second;
                 }
         }
 }
