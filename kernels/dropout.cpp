@@ -6,7 +6,7 @@ namespace lolcats {
 
 namespace {
 
-/// store(&out(row, j), x(row, j) of which dropout made something)
+/// Calls `store(out(i, j), y)` with what dropout makes of x(i, j).
 template <class Real, class Store>
 void for_each_dropped(const char* label, const Matrix<Real>& x, double probability, std::uint64_t stream,
                       const Matrix<Real>& out, const Store& store) {

@@ -18,14 +18,6 @@ constexpr double output_tolerance = 3e-6;
 constexpr double gradient_tolerance = 1e-5;
 #endif
 
-/// q, k and v as tensor cores see them. Of two near scores that are all but equal, rounding might make the other one
-/// the maximum, and the gradient through it would go elsewhere.
-NaiveInputs rounded(NaiveInputs in) {
-    for (auto* array : {&in.q, &in.k, &in.v})
-        for (double& x : *array) x = to_float(to_bfloat16(static_cast<float>(x)));
-    return in;
-}
-
 class AttentionTwin : public testing::Test {
 protected:
     /// Allows them before the members below compute, which is before SetUp().
@@ -36,7 +28,7 @@ protected:
 
     StudentCase c{{.batch = 2, .length = 75, .heads = 4, .kv_heads = 2, .head_dim = 32},
                   {NearKeys::terrace, 16, FeatureMapKind::hedgehog, 16, false}};
-    NaiveInputs in = rounded(random_inputs(c, 80));
+    NaiveInputs in = rounded_inputs(c, 80);
     StudentRun<double> exact{c, in};
     StudentRun<float> run{c, in};
 };

@@ -13,11 +13,6 @@ struct Size {
 constexpr std::initializer_list<Size> sizes = {{1, 1, 1},   {2, 3, 5},    {3, 33, 16}, {7, 40, 17},
                                                {8, 31, 64}, {13, 65, 70}, {16, 2, 129}};
 
-std::vector<double> rounded(std::vector<double> values) {
-    for (double& x : values) x = to_float(to_bfloat16(static_cast<float>(x)));
-    return values;
-}
-
 Matrix<BFloat16> half(int rows, int columns, const std::vector<double>& values) {
     const Matrix<BFloat16> result("half", rows, columns);
     const auto host = Kokkos::create_mirror_view(result);
@@ -57,7 +52,7 @@ Weight<float> weight(const Size& s, Kind kind, const std::vector<double>& w, con
 
 /// What the weight holds of w.
 std::vector<double> held(Kind kind, const Weight<float>& weight, const std::vector<double>& w) {
-    if (kind == Kind::half) return rounded(w);
+    if (kind == Kind::half) return rounded_to_bf16(w);
     if (kind == Kind::full) return w;
     const Matrix<double> wide(uninitialized("wide"), weight.outputs(), weight.inputs());
     widen(weight.float8, wide.data());

@@ -197,9 +197,8 @@ void expect_linear(const LinearCase& c, double tolerance) {
     const double beta = c.add ? 1 : 0;
     auto expected = naive(false, true, rows, outputs, inputs, 1, rounded_x, w, beta, old_y);
     for (int i = 0; c.bias && i < rows * outputs; ++i) expected[i] += bias[i % outputs];
-    // 8-bit tensor cores add with 14 bits.
-    const bool adds_coarsely = c.arithmetic == Arithmetic::fp8 && c.storage == Storage::float8 && !runs_on_host;
-    EXPECT_TRUE(close(values(y), expected, adds_coarsely ? 1e-3 : tolerance)) << "linear";
+    const bool adds_with_14_bits = in_float8 && !runs_on_host; // as 8-bit tensor cores do
+    EXPECT_TRUE(close(values(y), expected, adds_with_14_bits ? 1e-3 : tolerance)) << "linear";
     const auto y_apart = poisoned<Real>(rows, outputs);
     const auto added = c.add ? matrix<Real>(rows, outputs, old_y) : Matrix<Real>();
     gemm.linear(matrix<Real>(rows, inputs, x), {{weight, y_apart, added}});

@@ -69,10 +69,4 @@ inline DeviceArray<float> poisoned_on_device(std::size_t count) {
     return DeviceArray<float>(std::vector<float>(count, std::numeric_limits<float>::quiet_NaN()));
 }
 
-/// The numbers a kernel sees that rounds its inputs to bf16.
-inline std::vector<double> rounded_to_bf16(std::vector<double> values) {
-    for (double& x : values) x = to_float(to_bfloat16(static_cast<float>(x)));
-    return values;
-}
-
 } // namespace lolcats::test

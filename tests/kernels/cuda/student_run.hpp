@@ -10,15 +10,6 @@
 
 namespace lolcats::test {
 
-/// Random inputs as a kernel sees them that rounds q, k and v to bf16.
-inline NaiveInputs rounded_inputs(const StudentCase& c, unsigned seed) {
-    NaiveInputs in = random_inputs(c, seed);
-    in.q = rounded_to_bf16(in.q);
-    in.k = rounded_to_bf16(in.k);
-    in.v = rounded_to_bf16(in.v);
-    return in;
-}
-
 inline std::vector<FeatureMapKind> maps_with_a_twin() {
     std::vector<FeatureMapKind> maps;
     std::copy_if(all_feature_maps.begin(), all_feature_maps.end(), std::back_inserter(maps),

@@ -15,10 +15,7 @@ constexpr double log_sum_tolerance = 2e-6;
 
 void expect_teacher(const AttentionShape& shape) {
     const StudentCase c{shape, {NearKeys::terrace, 16, FeatureMapKind::hedgehog, 16, false}};
-    NaiveInputs in = random_inputs(c, 9);
-    in.q = rounded_to_bf16(in.q);
-    in.k = rounded_to_bf16(in.k);
-    in.v = rounded_to_bf16(in.v);
+    const NaiveInputs in = rounded_inputs(c, 9);
     const NaiveAttention expected = naive_teacher(shape, in);
     const auto q = on_device(in.q);
     const auto k = on_device(in.k);

@@ -87,12 +87,12 @@ Peaks measure_peaks(const Settings& settings, Arithmetic arithmetic) {
     const ModelConfig& m = settings.model;
     const int n = settings.options.micro_batch * settings.length();
     Peaks peaks;
-    peaks.products = {{"gate, up", n, m.intermediate_size, m.hidden_size, 0, 0},
-                      {"down", n, m.hidden_size, m.intermediate_size, 0, 0},
-                      {"q", n, m.query_size(), m.hidden_size, 0, 0},
-                      {"o", n, m.hidden_size, m.query_size(), 0, 0},
-                      {"k, v", n, m.kv_size(), m.hidden_size, 0, 0},
-                      {"square", settings.square, settings.square, settings.square, 0, 0}};
+    peaks.products = {{"gate, up", n, m.intermediate_size, m.hidden_size},
+                      {"down", n, m.hidden_size, m.intermediate_size},
+                      {"q", n, m.query_size(), m.hidden_size},
+                      {"o", n, m.hidden_size, m.query_size()},
+                      {"k, v", n, m.kv_size(), m.hidden_size},
+                      {"square", settings.square, settings.square, settings.square}};
     for (ProductRate& p : peaks.products) {
         const auto rate = [&](AlgorithmChoice choice) {
             return 2.0 * p.m * p.n * p.k / product_seconds(arithmetic, {p.m, p.n, p.k}, choice);

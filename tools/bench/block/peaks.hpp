@@ -11,8 +11,8 @@ namespace lolcats::bench {
 struct ProductRate {
     std::string name;
     int m, n, k;
-    double flops;       ///< FLOP/s of the fastest algorithm
-    double first_flops; ///< of the library's first choice, which is what the program takes
+    double flops = 0;       ///< FLOP/s of the fastest algorithm
+    double first_flops = 0; ///< of the library's first choice, which is what the program takes
 };
 
 struct Peaks {

@@ -59,9 +59,11 @@ std::string shape_text(const Settings& s) {
 
 std::string peaks_text(const Figures& f) {
     std::string text;
-    for (const ProductRate& p : f.peaks.products)
-        text += line("product " + p.name, fmt::format("{} x {} x {}: {:.4g} TFLOP/s, {:.4g} by the first algorithm",
-                                                      p.m, p.n, p.k, p.flops * 1e-12, p.first_flops * 1e-12));
+    for (const ProductRate& p : f.peaks.products) {
+        std::string rate = fmt::format("{} x {} x {}: {:.4g} TFLOP/s", p.m, p.n, p.k, p.flops * 1e-12);
+        if (p.first_flops < p.flops) rate += fmt::format(", {:.4g} by the first algorithm", p.first_flops * 1e-12);
+        text += line("product " + p.name, rate);
+    }
     return text + line("peak of products", fmt::format("{:.4g} TFLOP/s", f.peaks.flops * 1e-12)) +
            line("copy", fmt::format("{:.4g} GB/s, read and written", f.peaks.copy * 1e-9));
 }
