@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -162,9 +163,28 @@ class Hidden(InspectTest):
         self.inspect("hidden", file, status=2)
         self.assertIn("block_01.h5", self.errors)
 
+    def test_store_of_another_layout(self):
+        whole = HOME / "f32" / "hidden" / "block_01.h5"
+        for name, value in (("hidden_states", None), ("hidden_states", "text"), ("hidden_states", np.zeros((6, 40))),
+                            ("hidden_states", np.zeros((6, 40, 4), np.int32)), ("done", "text"), ("done", np.ones(5)),
+                            ("checksums", None), ("checksums", np.zeros(6))):
+            shutil.copy(whole, self.path("block_01.h5"))
+            with h5py.File(self.path("block_01.h5"), "r+") as file:
+                del file[name]
+                file[name] = file.create_group("group") if value is None else value
+            self.inspect("hidden", self.path("block_01.h5"), status=2)
+            self.assertIn("block_01.h5", self.errors)
+            self.assertNotIn("Traceback", self.errors)
+        shutil.copy(whole, self.path("block_01.h5"))
+        with h5py.File(self.path("block_01.h5"), "r+") as file:
+            file.attrs["layer"] = "two"
+        self.inspect("hidden", self.path("block_01.h5"), status=2)
+        self.assertIn("block_01.h5", self.errors)
+
     def test_picture(self):
-        self.inspect("hidden", HOME / "bf16", png=self.path("norms.png"))
-        self.assert_picture("norms.png")
+        for name in ("norms.png", "norms.of.bf16"):
+            self.inspect("hidden", HOME / "bf16", png=self.path(name))
+            self.assert_picture(name)
 
     def assert_picture(self, name):
         content = self.path(name).read_bytes()
@@ -288,6 +308,37 @@ class Training(InspectTest):
     def test_what_is_no_log(self):
         self.inspect("training", self.directory, status=2)
         self.assertIn("block_XX.jsonl", self.errors)
+        for name in ("lora.jsonl", "block_00.safetensors"):
+            shutil.copy(self.log(HOME / "bf16", 0), self.path(name))
+            self.inspect("training", self.path(name), status=2)
+            self.assertIn(f"{name}: is not named block_XX.jsonl", self.errors)
+
+    def test_lines_of_no_log(self):
+        log = self.log(self.copy(), 1)
+        lines = [b"\xff\xfe", b"[" * 100000, b"7", b'["step"]', b'{"step": "5", "loss": 1, "layer_losses": [1, 1]}',
+                 b'{"step": 5, "loss": 1, "layer_losses": 1}', b'{"step": 5, "loss": 1, "layer_losses": []}']
+        with open(log, "ab") as file:
+            file.write(b"\n".join(lines) + b"\n")
+        self.inspect("training", log, status=1)
+        self.assertEqual(len(self.problems), len(lines), self.problems)
+        for problem in self.problems:
+            self.assertIn("is no line of a log", problem)
+        log.write_text('{"step": 0, "loss": 1' + 400 * "0" + ', "layer_losses": [null]}\n')
+        self.inspect("training", log, status=1)
+        self.assertIn("not finite", self.problems[0])
+
+    def test_damaged_file_of_the_maps(self):
+        """It has the weights of the losses."""
+        log = self.log(self.copy(), 1)
+        decks = [json.dumps({"options": options}) for options in ({"mse-factor": "x"}, {"xent-factor": [1]}, 7)]
+        headers = [json.dumps({"__metadata__": {"run_deck": deck}}) for deck in (*decks, "[" * 100000)]
+        for text in (*headers, "[]"):
+            log.with_suffix(".safetensors").write_bytes(struct.pack("<Q", len(text)) + text.encode())
+            self.inspect("training", log, status=1)
+            self.assert_one_problem("block_01.safetensors", "is damaged")
+        log.with_suffix(".safetensors").write_bytes(b"\xff" * 8 + b"{}")
+        self.inspect("training", log, status=1)
+        self.assert_one_problem("block_01.safetensors", "is damaged")
 
 
 if __name__ == "__main__":

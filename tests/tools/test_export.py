@@ -4,6 +4,7 @@
 import json
 import os
 import resource
+import struct
 import sys
 
 import numpy as np
@@ -224,6 +225,57 @@ class Files(ToolTest):
         os.truncate(self.path("model") / "model.safetensors", 50000)
         self.refuse("model.safetensors", "cut off", model=self.path("model"))
 
+    def write_header(self, name, header):
+        """A safetensors file of so many zero bytes as any header here can want."""
+        text = header.encode()
+        self.path(name).write_bytes(struct.pack("<Q", len(text)) + text + bytes(1 << 16))
+        return self.path(name)
+
+    def test_bad_headers(self):
+        tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+        for header in ("[" * 100000, "[]", "7", '{"x": 7}', json.dumps({"x": {**tensor, "shape": [10**30]}}),
+                       json.dumps({"x": {**tensor, "data_offsets": [0, 8.5]}}),
+                       json.dumps({"x": tensor, "__metadata__": ["window"]}),
+                       json.dumps({"x": tensor, "__metadata__": {"window": 16}})):
+            self.refuse("maps", "no", "safetensors file", feature_maps=self.write_header("maps", header))
+        name = "model.layers.0.self_attn.feature_map_q.mlp.layer"
+        integers = {name: {"dtype": "I32", "shape": [4, 16, 8], "data_offsets": [0, 2048]}}
+        self.refuse("maps", name, "I32", feature_maps=self.write_header("maps", json.dumps(integers)))
+
+    def test_bad_index(self):
+        support.shutil.copytree(support.GOLDEN / "model", self.path("model"))
+        (self.path("model") / "model.safetensors").unlink()
+        for shards in ({"a": 1}, {"a": "x", "b": None}, {"a": ["x"]}, [], {}):
+            (self.path("model") / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+            self.refuse("index.json", "no weight_map", model=self.path("model"))
+
+    def test_bad_numbers(self):
+        """NaN, Infinity, `true` and endless integers are numbers to Python's JSON."""
+        support.shutil.copytree(support.GOLDEN / "lora", self.path("adapter"))
+        support.shutil.copytree(support.GOLDEN / "model", self.path("model"))
+        for directory, name, option, changes in (
+                ("adapter", "adapter_config.json", "adapter", {
+                    "lora_alpha": ("NaN", "Infinity", "1e999", "true", '"8"', "1" + 400 * "0"),
+                    "r": ("true", "0", "4.0", "NaN"), "target_modules": ('[["q_proj"]]', '"q_proj"')}),
+                ("model", "config.json", "model", {
+                    "rms_norm_eps": ("NaN",), "num_hidden_layers": ("true", "0"), "head_dim": ("{}", '"8"'),
+                    "num_key_value_heads": ("[2]",)})):
+            file = self.path(directory) / name
+            settings = json.loads(file.read_text())
+            for key, texts in changes.items():
+                for text in texts:
+                    file.write_text(json.dumps({**settings, key: "here"}).replace('"here"', text))
+                    self.refuse(name, **{option: self.path(directory)})
+            file.write_text("[" * 100000)
+            self.refuse(name, "not JSON", **{option: self.path(directory)})
+            file.write_text(json.dumps(settings))
+
+    def test_full_disk(self):
+        done = run_tool("export/lolcats_export", out=self.path("out"), **self.golden(),
+                        prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000)))
+        self.assert_refused(done, str(self.path("out")), "cannot be written", "File too large", "make room")
+        self.assertEqual([path.name for path in self.directory.glob("*out*")], [])
+
     def test_existing_directory_is_kept(self):
         self.path("here").mkdir()
         done = run_tool("export/lolcats_export", out=self.path("here"), **self.golden())
@@ -289,6 +341,9 @@ class Import(ToolTest):
         maps, lora = self.golden()
         self.refuse("no such file", files=[self.path("none.pt")])
         self.refuse("--lora-alpha", files=[self.save("lora.pt", lora)])
+        self.refuse("--lora-alpha", "nan", files=[self.save("lora.pt", lora)], lora_alpha="nan")
+        vector = {**lora, next(iter(lora)): np.zeros(3, np.float32)}
+        self.refuse("vector.pt", "matrix", files=[self.save("vector.pt", vector)], lora_alpha=8)
         self.refuse("--window", files=[self.save("maps.pt", maps)], window=None)
         self.refuse("neither feature maps nor LoRA", files=[self.save("other.pt", {"x": np.zeros(2)})])
         gap = {name: array for name, array in maps.items() if "layers.1." not in name}

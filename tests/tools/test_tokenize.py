@@ -5,8 +5,12 @@ import gzip
 import hashlib
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,6 +22,13 @@ BOS, EOS, UNKNOWN, IGNORED = 1, 2, 3, -100
 
 def words(tokens):
     return " ".join(f"w{token}" for token in tokens)
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 @needs("transformers", "tokenizers", "h5py")
@@ -73,10 +84,22 @@ class Text(Tokenize):
             return self.assert_refused(done, "zstandard")
         documents = self.documents(50)
         text = "".join(json.dumps({"text": words(document)}) + "\n" for document in documents).encode()
-        compressed = b"".join(zstandard.compress(part) for part in (text[:1000], text[1000:]))  # two frames
-        self.path("corpus.jsonl.zst").write_bytes(compressed)
+        frames = [zstandard.compress(part) for part in (text[:1000], text[1000:])]
+        skipped = b"\x50\x2a\x4d\x18" + b"\x03\0\0\0" + b"any"
+        self.path("corpus.jsonl.zst").write_bytes(skipped + frames[0] + skipped + frames[1])
         stored = self.tokenize("text", self.path("corpus.jsonl.zst"))
         np.testing.assert_array_equal(stored["tokens"], self.packed([BOS, *document, EOS] for document in documents))
+
+    @needs("zstandard")
+    def test_damaged_zstandard(self):
+        import zstandard
+        text = " ".join(words(document) for document in self.documents(3000)).encode()
+        frame = zstandard.ZstdCompressor(write_checksum=True).compress(text)
+        flipped = bytearray(frame)
+        flipped[len(frame) // 2] ^= 0x10
+        for content in (frame[:len(frame) // 2], frame[:-1], frame + frame[:-1], flipped, frame + b"other", b"text"):
+            self.path("damaged.txt.zst").write_bytes(content)
+            self.refuse("damaged.txt.zst", "damaged or cut off", "fetch it again", paths=[self.path("damaged.txt.zst")])
 
     def test_plain_text_in_pieces(self):
         lines = self.documents(6000)
@@ -95,6 +118,65 @@ class Text(Tokenize):
                                       self.packed([BOS, *document, EOS] for document in sum(shards, [])))
         sources = json.loads(self.attributes()["sources"])
         self.assertEqual([source["name"] for source in sources], [f"{i}.jsonl.gz" for i in range(3)])
+
+    def start(self, file, processes=2, **streams):
+        line = command_line("tokenize/lolcats_tokenize", ["text", file], {
+            "tokenizer": self.path("tokenizer"), "length": 32, "out": self.path("out.h5"), "processes": processes})
+        process = subprocess.Popen([sys.executable, *line], text=True, **streams)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def workers(self, process):
+        """The two processes that tokenise, once they are there."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            found = [pid for pid in support.descendants(process.pid) if b"spawn_main" in command_of(pid)]
+            if len(found) == 2:
+                return found
+            time.sleep(0.02)
+        self.fail("no processes that tokenise")
+
+    def test_killed_process_ends_the_run(self):
+        """As the kernel kills one where memory runs out."""
+        process = self.start(self.write_lines("corpus.jsonl", self.documents(9)), stderr=subprocess.PIPE)
+        support.send(signal.SIGKILL, *self.workers(process))
+        _, errors = process.communicate(timeout=120)
+        done = subprocess.CompletedProcess(process.args, process.returncode, "", errors)
+        self.assert_refused(done, "killed by signal 9", "--processes")
+        self.assertEqual([path.name for path in self.directory.glob("*out*")], [])
+
+    def test_processes_end_with_the_first(self):
+        process = self.start(self.write_lines("corpus.jsonl", self.documents(9)), stderr=subprocess.DEVNULL)
+        workers = self.workers(process)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 120
+        while any(map(support.is_running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertEqual([pid for pid in workers if support.is_running(pid)], [])
+
+    def test_empty_file_on_a_terminal(self):
+        """Where progress is shown."""
+        self.path("empty.txt").touch()
+        shown, terminal = os.openpty()
+        process = self.start(self.path("empty.txt"), processes=1, stderr=terminal)
+        self.assertEqual(process.wait(timeout=120), 1)
+        os.close(terminal)
+        text = os.read(shown, 1 << 16).decode()
+        os.close(shown)
+        self.assertIn("would hold no sequence", text)
+        self.assertNotIn("Traceback", text)
+
+    def test_full_disk(self):
+        """HDF5 fails when the store is closed, or with much of it written."""
+        for documents, limit in ((self.documents(50), 1000), ([self.rng.integers(4, 256, 500000).tolist()], 200000)):
+            file = self.write_lines("corpus.jsonl", documents)
+            done = run_tool("tokenize/lolcats_tokenize", "text", file, out=self.path("out.h5"), processes=1, length=32,
+                            tokenizer=self.path("tokenizer"),
+                            prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            self.assert_refused(done, "out.h5: cannot be written", "File too large", "make room")
+            self.assertEqual([path.name for path in self.directory.glob("*out*")], [])
 
     def test_limit_and_source_hash(self):
         files = [self.write_lines(f"{i}.jsonl", self.documents(12000)) for i in range(2)]
@@ -160,9 +242,15 @@ class Text(Tokenize):
         self.refuse("bad.jsonl", "line 3", "not JSON", paths=[self.path("bad.jsonl")])
         self.refuse("good.jsonl", "line 1", "'other'", paths=[good], field="other")
         self.refuse("no sequence", paths=[good], length=100000)
+        self.refuse("--length", "at most", paths=[good], length=1 << 30)
+        self.refuse("two names", paths=[good], validation=2, validation_out=self.path("tokenizer/../out.h5"))
         self.refuse("tokenizer cannot be loaded", paths=[good], tokenizer=self.directory)
         self.path("latin.txt").write_bytes("é".encode("latin-1") * 9)
         self.refuse("latin.txt", "UTF-8", paths=[self.path("latin.txt")])
+        self.path("half.jsonl").write_text('{"text": "w5"}\n{"text": "w5 \\ud800 w6"}\n')
+        self.refuse("half.jsonl", "line 2", "'text'", "\\ud800", paths=[self.path("half.jsonl")])
+        self.path("deep.jsonl").write_text('{"text": "w5"}\n{"text": ' + "[" * 100000 + "\n")
+        self.refuse("deep.jsonl", "line 2", "not JSON", paths=[self.path("deep.jsonl")])
         self.path("cut.txt.gz").write_bytes(gzip.compress(b"w5 " * 50000)[:-9])
         self.refuse("cut.txt.gz", "cut off", paths=[self.path("cut.txt.gz")])
 

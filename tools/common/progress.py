@@ -19,7 +19,8 @@ class Progress:
     def advance(self, count):
         self.done += count
         now = time.monotonic()
-        if now - self.last >= (0.2 if self.moving else self.PLAIN_SECONDS):
+        known = self.done > 0 and self.total > 0  # the rate is not before the first byte, nor is a pipe's size
+        if known and now - self.last >= (0.2 if self.moving else self.PLAIN_SECONDS):
             self.last = now
             self.show(now)
 

@@ -1,12 +1,17 @@
 """Output that is there as a whole or not at all: written aside, synced and renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
 
+from json_numbers import finite
 from tool_error import ToolError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "make room, or write elsewhere"
 
 
 def sync(path):
@@ -23,6 +28,17 @@ def refuse_existing(path):
 
 
 @contextlib.contextmanager
+def naming_what_is_full(path):
+    """Errors of writing do not name the file by themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ToolError(f"{path}: cannot be written ({os.strerror(error.errno)}); {MAKE_ROOM}") from None
+
+
+@contextlib.contextmanager
 def whole_directory(path):
     """A directory to fill that gets its name once all went well, and is removed otherwise."""
     path = Path(path)
@@ -31,10 +47,11 @@ def whole_directory(path):
     aside = path.parent / f".{path.name}.{os.getpid()}.part"
     aside.mkdir()
     try:
-        yield aside
-        for file in sorted(aside.rglob("*"), reverse=True):
-            sync(file)
-        sync(aside)
+        with naming_what_is_full(path):
+            yield aside
+            for file in sorted(aside.rglob("*"), reverse=True):
+                sync(file)
+            sync(aside)
         refuse_existing(path)
         aside.rename(path)
         sync(path.parent)
@@ -49,8 +66,9 @@ def whole_file(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
-        yield aside
-        sync(aside)
+        with naming_what_is_full(path):
+            yield aside
+            sync(aside)
         os.replace(aside, path)
         sync(path.parent)
     finally:
@@ -58,12 +76,12 @@ def whole_file(path):
 
 
 def read_json(path, remedy):
-    """The JSON object in a file."""
+    """The JSON object in a file. All its numbers are finite."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=finite, parse_constant=finite)
     except FileNotFoundError:
         raise ToolError(f"{path}: no such file; {remedy}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ToolError(f"{path}: is not JSON ({error}); {remedy}") from None
     if not isinstance(value, dict):
         raise ToolError(f"{path}: is not a JSON object; {remedy}")

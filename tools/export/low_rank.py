@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from json_numbers import is_count, is_finite
 from tensor_files import PIECE, Output, TensorFile, copied, narrow, write_tensors
 from tool_error import ToolError
 from whole_output import read_json, write_json
@@ -29,9 +30,9 @@ class Adapter:
         self.rank, self.alpha = config.get("r"), config.get("lora_alpha")
         self.dropout = config.get("lora_dropout", 0.0)
         self.modules = config.get("target_modules")
-        if not isinstance(self.rank, int) or self.rank < 1 or not isinstance(self.alpha, (int, float)):
+        if not is_count(self.rank) or not is_finite(self.alpha):
             raise ToolError(f"{path}: r = {self.rank!r} and lora_alpha = {self.alpha!r} are no adapter's; save it again")
-        if not isinstance(self.modules, list) or not set(self.modules) <= set(MODULES):
+        if not isinstance(self.modules, list) or not all(module in MODULES for module in self.modules):
             raise ToolError(f"{path}: target_modules {self.modules!r} are not among {', '.join(MODULES)}")
         self.file = TensorFile(self.directory / WEIGHTS_FILE)
         if kept := self.file.metadata.get("softmax-layers"):

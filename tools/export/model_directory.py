@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from json_numbers import is_count
 from low_rank import projection_shapes
 from tensor_files import FLOATS, copied, write_checkpoint
 from tool_error import ToolError
@@ -27,13 +28,20 @@ def read_config(directory):
     for key in ("quantization_config", "auto_map"):
         if config.get(key):
             raise ToolError(f"{path}: has {key}: give the plain, unquantised model that was converted")
-    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise ToolError(f"{path}: {key} is {config.get(key)!r}, not a number of at least 1; fetch it again")
+    check_counts(path, config, ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                                "vocab_size"))
     filled = {"head_dim": config["hidden_size"] // config["num_attention_heads"],
               "num_key_value_heads": config["num_attention_heads"], "rms_norm_eps": 1e-6, "attention_bias": False,
               "mlp_bias": False, "tie_word_embeddings": False}
-    return {**config, **{key: value for key, value in filled.items() if config.get(key) is None}}
+    config |= {key: value for key, value in filled.items() if config.get(key) is None}
+    check_counts(path, config, ("head_dim", "num_key_value_heads"))
+    return config
+
+
+def check_counts(path, config, keys):
+    for key in keys:
+        if not is_count(config.get(key)):
+            raise ToolError(f"{path}: {key} is {config.get(key)!r}, not a number of at least 1; fetch it again")
 
 
 def linear_config(config, form, dtype):

@@ -46,8 +46,8 @@ def narrow(values, dtype):
 class StoredTensor:
     """A tensor in a file: its type, shape and bytes."""
 
-    def __init__(self, name, dtype, shape, data):
-        self.name, self.dtype, self.shape, self.data = name, dtype, tuple(shape), data
+    def __init__(self, path, name, dtype, shape, data):
+        self.path, self.name, self.dtype, self.shape, self.data = path, name, dtype, tuple(shape), data
 
     @property
     def count(self):
@@ -55,11 +55,21 @@ class StoredTensor:
 
     def values(self, begin=0, end=None):
         """Elements [begin, end) in storage order, as float32."""
+        self.require_floats()
         size = SIZES[self.dtype]
         return widen(self.data[begin * size:(self.count if end is None else end) * size], self.dtype)
 
+    def require_floats(self):
+        if self.dtype not in ("F64", "F32", "F16", "BF16"):
+            raise ToolError(f"{self.path}: tensor {self.name} is of type {self.dtype}, not a floating one; give an "
+                            "unquantised model")
+
     def array(self):
         return self.values().reshape(self.shape)
+
+
+def are_texts(values):
+    return all(isinstance(value, str) for value in values)
 
 
 class TensorFile:
@@ -75,17 +85,18 @@ class TensorFile:
                 raise ValueError("its header is cut off")
             header = json.loads(self.map[8:8 + length])
             self.metadata = header.pop("__metadata__", {})
+            if not isinstance(self.metadata, dict) or not are_texts(self.metadata.values()):
+                raise ValueError("its metadata are no texts by name")
             view = memoryview(self.map)[8 + length:]
             self.tensors = {name: self.tensor(name, info, view) for name, info in header.items()}
         except FileNotFoundError:
             raise ToolError(f"{path}: no such file; {AGAIN}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
             raise ToolError(f"{path}: is not a safetensors file ({error}); {AGAIN}") from None
 
-    @staticmethod
-    def tensor(name, info, view):
+    def tensor(self, name, info, view):
         begin, end = info["data_offsets"]
-        tensor = StoredTensor(name, info["dtype"], info["shape"], view[begin:end])
+        tensor = StoredTensor(self.path, name, info["dtype"], info["shape"], view[begin:end])
         if not 0 <= begin <= end <= len(view) or end - begin != tensor.count * SIZES[tensor.dtype]:
             raise ValueError(f"tensor {name} does not fit its bytes, as of a file that is cut off")
         return tensor
@@ -102,8 +113,8 @@ class Checkpoint:
             weight_map = None
         elif (directory / INDEX_FILE).exists():
             weight_map = read_json(directory / INDEX_FILE, AGAIN).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise ToolError(f"{directory / INDEX_FILE}: has no weight_map; {AGAIN}")
+            if not isinstance(weight_map, dict) or not weight_map or not are_texts(weight_map.values()):
+                raise ToolError(f"{directory / INDEX_FILE}: has no weight_map of tensors to files; {AGAIN}")
             names = sorted(set(weight_map.values()))
         else:
             raise ToolError(f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}; give the Hugging Face directory "
@@ -135,22 +146,19 @@ class Output:
         return int(np.prod(self.shape, dtype=np.int64)) * SIZES[self.dtype]
 
 
-def copied(tensor, dtype=None, name=None):
+def copied(tensor, dtype):
     """A stored tensor in the same or another floating type."""
-    dtype = dtype or tensor.dtype
-    if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
-        raise ToolError(f"tensor {tensor.name} is of type {tensor.dtype}, not a floating one; give an unquantised model")
+    tensor.require_floats()
 
     def pieces():
-        step = PIECE
-        for begin in range(0, tensor.count, step):
-            end = min(begin + step, tensor.count)
+        for begin in range(0, tensor.count, PIECE):
+            end = min(begin + PIECE, tensor.count)
             if dtype == tensor.dtype:
                 yield tensor.data[begin * SIZES[dtype]:end * SIZES[dtype]]
             else:
                 yield narrow(tensor.values(begin, end), dtype)
 
-    return Output(name or tensor.name, dtype, tensor.shape, pieces)
+    return Output(tensor.name, dtype, tensor.shape, pieces)
 
 
 def write_tensors(path, outputs, metadata, advance=lambda count: None):

@@ -133,7 +133,7 @@ def draw(file, blocks):
     axis.semilogy(layers, worst, "x", label="RMS times largest channel ratio")
     axis.set(xlabel="layer that the states enter", ylabel="size", title="Residual stream")
     axis.legend()
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 

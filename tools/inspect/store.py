@@ -25,25 +25,31 @@ class Store:
         try:
             self.file = h5py.File(path, "r")
             self.states = self.file["hidden_states"]
-            self.checksums = self.file["checksums"][()]
-            self.marks = self.file["done"][()]
+            self.checksums = np.asarray(self.file["checksums"])
+            self.marks = np.asarray(self.file["done"])
             version = int(self.file.attrs["format_version"])
             self.block, self.layer = int(self.file.attrs["block"]), int(self.file.attrs["layer"])
             self.identity = {name: as_text(self.file.attrs[name]) for name in IDENTITY}
-        except (OSError, KeyError) as error:
+            self.type = self.states.id.get_type()
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             reason = str(error).strip("\"'")
             raise InspectionError(f"{path}: is no store of hidden states ({reason}); {RERUN}") from error
         if version != FORMAT_VERSION:
             raise InspectionError(f"{path}: has format version {version}; this program reads {FORMAT_VERSION}")
-        self.type = self.states.id.get_type()
-        if self.type.get_size() not in (2, 4) or len(self.states.shape) != 3:
+        if not self.holds_states():
             raise InspectionError(f"{path}: its states are not [n, T, D] of bfloat16 or float32; {RERUN}")
+        if not self.marks.shape == self.checksums.shape == self.shape[:1] or self.checksums.dtype.kind != "u":
+            raise InspectionError(f"{path}: its checksums and done marks are not one a sequence; {RERUN}")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.file.close()
+
+    def holds_states(self):
+        return (self.type.get_class() == h5py.h5t.FLOAT and self.type.get_size() in (2, 4)
+                and self.shape is not None and len(self.shape) == 3 and min(self.shape[1:]) > 0)
 
     @property
     def shape(self):

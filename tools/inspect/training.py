@@ -1,13 +1,13 @@
 """Attention transfer as its logs tell it: the loss of every layer by step, the evaluation MSE of every block."""
 
 import json
-import math
 import re
 import struct
 
 import numpy as np
 
 from block_files import block_files
+from json_numbers import is_finite
 from report import InspectionError, load_pyplot, print_table, ranges
 
 RERUN = "run lolcats_block again"
@@ -38,15 +38,30 @@ class Curve:
         return np.array(steps), np.array(values)
 
 
+def read_line(text):
+    """(step, whether it is an evaluation, loss, losses by layer) of a log's line; None of another text."""
+    try:
+        entry = json.loads(text)
+        step, is_evaluation = entry["step"], "eval_loss" in entry
+        loss, values = (entry[("eval_" if is_evaluation else "") + name] for name in ("loss", "layer_losses"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_log = isinstance(step, int) and isinstance(values, list) and values
+    return (step, is_evaluation, loss, values) if is_log else None
+
+
 class BlockLog:
     """One block's log, read line by line."""
 
     def __init__(self, path):
         self.path, self.problems = path, []
-        self.block = int(re.fullmatch(r"block_(\d+)", path.stem).group(1))
+        name = re.fullmatch(r"block_(\d+)\.jsonl", path.name)
+        if name is None:
+            raise InspectionError(f"{path}: is not named block_XX.jsonl; name a block's log that lolcats_block wrote")
+        self.block = int(name[1])
         self.training, self.evaluations = Curve(), Curve()
         self.best = None  # (evaluation loss, step, layer losses) of the lowest one
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, start=1):
                 self.add_line(number, line)
         self.layers = len((self.training.last or self.evaluations.last or (0, []))[1])
@@ -57,25 +72,23 @@ class BlockLog:
         self.problems.append(f"{self.path}: {what}; {RERUN}")
 
     def add_line(self, number, line):
-        try:
-            entry = json.loads(line)
-            step, kind = entry["step"], "eval_" if "eval_loss" in entry else ""
-            loss, values = entry[kind + "loss"], entry[kind + "layer_losses"]
-        except (ValueError, KeyError, TypeError):
+        entry = read_line(line)
+        if entry is None:
             self.wrong(f"line {number} is no line of a log: {line.strip()[:60]!r}")
             return
-        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in [loss, *values]):
+        step, is_evaluation, loss, values = entry
+        if not all(map(is_finite, [loss, *values])):
             self.wrong(f"line {number}: a loss of step {step} is not finite")
             return
-        curve = self.evaluations if kind else self.training
+        curve = self.evaluations if is_evaluation else self.training
         if curve.last and len(values) != len(curve.last[1]):
             self.wrong(f"line {number}: {len(values)} layers where there were {len(curve.last[1])}")
             return
         before = curve.last[0] if curve.last else -1
-        if step <= before or (not kind and step != before + 1):
+        if step <= before or (not is_evaluation and step != before + 1):
             self.wrong(f"line {number}: step {step} follows step {before}")
         curve.add(step, values)
-        if kind and (self.best is None or loss < self.best[0]):
+        if is_evaluation and (self.best is None or loss < self.best[0]):
             self.best = (loss, step, values)
 
 
@@ -83,18 +96,24 @@ def log_files(path):
     return block_files(path, "transfer", ".jsonl", "lolcats_block")
 
 
-def settings_of(log):
-    """The run's settings, which the block's file of feature maps holds; none while it is not written."""
+def factors_of(log):
+    """The run's weights of MSE and cross-entropy, which the block's file of feature maps holds; none while it is not
+    written."""
     path = log.path.with_suffix(".safetensors")
     if not path.exists():
         return {}
     try:
         with open(path, "rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return json.loads(header["__metadata__"]["run_deck"])["options"]
-    except (ValueError, KeyError, struct.error):
+            length, = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        options = json.loads(header["__metadata__"]["run_deck"])["options"]
+        factors = {name: options[name] for name in ("mse-factor", "xent-factor") if name in options}
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error):
+        factors = None
+    if factors is None or not all(map(is_finite, factors.values())):
         log.wrong(f"{path.name} beside it is damaged")
         return {}
+    return factors
 
 
 def check_logs(logs):
@@ -112,14 +131,14 @@ def check_logs(logs):
 
 def figures_of(log, first_layer, factor):
     """Losses by layer; MSE is the logged loss over its weight, where there is no cross-entropy in it."""
-    settings = settings_of(log)
-    factor = factor or settings.get("mse-factor") or DEFAULT_MSE_FACTOR
+    factors = factors_of(log)
+    factor = factor or factors.get("mse-factor") or DEFAULT_MSE_FACTOR
     steps, losses = log.training.arrays()
     evaluated, evaluation_losses = log.evaluations.arrays()
     figures = {"block": log.block, "layers": [first_layer, first_layer + log.layers - 1], "steps": steps.tolist(),
                "layer_losses": losses.T.tolist(), "evaluation_steps": evaluated.tolist(),
                "evaluation_layer_losses": evaluation_losses.T.tolist(), "mse_factor": factor,
-               "cross_entropy": settings.get("xent-factor", 0) > 0}
+               "cross_entropy": factors.get("xent-factor", 0) > 0}
     if log.best:
         loss, step, values = log.best
         figures |= {"best_step": step, "best_mse": loss / factor, "best_layer_mse": [value / factor for value in values],
@@ -177,7 +196,7 @@ def draw(file, blocks):
         right.set_yscale("log" if max(best) > 10 * min(best) else "linear")
         right.tick_params(axis="x", rotation=60)
     figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 

@@ -1,15 +1,15 @@
 """From texts to tokens and labels, by many processes in the order of the texts."""
 
 import hashlib
-import itertools
-import multiprocessing
 import os
-from collections import deque
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from tool_error import ToolError
+from workers import in_order
 
 IGNORED = -100
 PREAMBLE = "Below is an instruction that describes a task"
@@ -72,17 +72,11 @@ class Encoder:
         return np.array(tokens, np.int32), None
 
 
-WORKER = None
-
-
-def start_worker(directory):
-    global WORKER
+def batch_encoder(directory, method):
+    """The function that takes batches to what Encoder.method(*item) gives of their items."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    WORKER = Encoder(directory)
-
-
-def encode_batch(method, batch):
-    return [getattr(WORKER, method)(*item) for item in batch]
+    encode = getattr(Encoder(directory), method)
+    return lambda batch: [encode(*item) for item in batch]
 
 
 def batches(items, characters=1 << 20):
@@ -99,16 +93,9 @@ def batches(items, characters=1 << 20):
 
 
 def encoded(directory, method, items, processes):
-    """Encoder.method(*item) of every item, in order. At most a few batches are ahead, so that memory stays flat."""
+    """Encoder.method(*item) of every item, in order."""
     if processes == 1:
-        start_worker(directory)
-        for batch in batches(items):
-            yield from encode_batch(method, batch)
+        yield from chain.from_iterable(map(batch_encoder(directory, method), batches(items)))
         return
-    source = batches(items)
-    with multiprocessing.get_context("spawn").Pool(processes, start_worker, (directory,)) as pool:
-        under_way = deque(pool.apply_async(encode_batch, (method, batch))
-                          for batch in itertools.islice(source, 2 * processes))
-        while under_way:
-            yield from under_way.popleft().get()
-            under_way.extend(pool.apply_async(encode_batch, (method, batch)) for batch in itertools.islice(source, 1))
+    with closing(in_order(batch_encoder, (directory, method), batches(items), processes)) as results:
+        yield from chain.from_iterable(results)

@@ -10,8 +10,15 @@ from pathlib import Path
 
 from tool_error import ToolError
 
+try:
+    import zstandard
+except ImportError:  # only .zst needs it
+    zstandard = None
+
 SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt", ".txt.gz", ".txt.zst")
 PIECE = 1 << 18  # characters of plain text that are tokenised at once
+COMPRESSED_PIECE = 1 << 16  # bytes that are decompressed at once: what they hold is in memory as a whole
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, *([zstandard.ZstdError] if zstandard else []))
 
 
 def find_files(paths):
@@ -57,19 +64,46 @@ class Hashed(io.RawIOBase):
         super().close()
 
 
-def zstandard_reader(path, raw):
-    try:
-        import zstandard
-    except ImportError:
-        raise ToolError(f"{path}: needs the Python package zstandard; install it, or decompress the file") from None
-    return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+def frames(raw):
+    """The bytes in a .zst file's frames, in pieces. zstandard's own reader takes a file that is cut off as whole."""
+    frame = None
+    while data := raw.read(COMPRESSED_PIECE):
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+            data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame:
+        raise EOFError("its last frame has no end")
+
+
+class Pieces(io.RawIOBase):
+    """A file of the bytes that an iterator gives."""
+
+    def __init__(self, pieces):
+        super().__init__()
+        self.pieces, self.rest = pieces, memoryview(b"")
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        while not self.rest:
+            piece = next(self.pieces, None)
+            if piece is None:
+                return 0
+            self.rest = memoryview(piece)
+        count = min(len(buffer), len(self.rest))
+        buffer[:count], self.rest = self.rest[:count], self.rest[count:]
+        return count
 
 
 def decompressed(path, raw):
     if path.name.endswith(".gz"):
         return gzip.GzipFile(fileobj=raw)
     if path.name.endswith(".zst"):
-        return io.BufferedReader(zstandard_reader(path, raw), 1 << 20)
+        if zstandard is None:
+            raise ToolError(f"{path}: needs the Python package zstandard; install it, or decompress the file")
+        return io.BufferedReader(Pieces(frames(raw)), 1 << 20)
     return io.BufferedReader(raw, 1 << 20)
 
 
@@ -99,13 +133,13 @@ class Source:
             yield from items
         except UnicodeDecodeError as error:
             raise ToolError(f"{self.path}: is not UTF-8 ({error.reason}); convert it") from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise ToolError(f"{self.path}: is damaged or cut off ({error}); fetch it again") from None
 
     def parse(self, text, where):
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.fail(where, f"is not JSON ({error})", "mend or remove it")
 
     def json_lines(self):
@@ -130,6 +164,10 @@ class Source:
         value = missing if value is None else value
         if not isinstance(value, str):
             self.fail(where, f"has no text '{key}'", "mend the file, or name another field")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:  # JSON may escape one half of a surrogate pair alone
+            self.fail(where, f"'{key}' holds {value[error.start]!a}, which is no character", "mend or remove it")
         return value
 
     def pieces(self, field):
