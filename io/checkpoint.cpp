@@ -1,9 +1,9 @@
 #include "io/checkpoint.hpp"
 
-#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "io/file.hpp"
+#include "io/json.hpp"
 #include "io/nearest_name.hpp"
 #include "lolcats/error.hpp"
 
@@ -12,8 +12,6 @@ namespace {
 
 constexpr const char* single_file = "model.safetensors";
 constexpr const char* index_file = "model.safetensors.index.json";
-/// How an identity begins that looks at values.
-constexpr const char* identity_form = "v2-";
 
 bool holds_pytorch_weights(const std::filesystem::path& directory) {
     std::error_code error;
@@ -59,12 +57,8 @@ Checkpoint::Checkpoint(const std::filesystem::path& directory) : directory_(dire
 void Checkpoint::read_index(const std::filesystem::path& index) {
     using nlohmann::json;
     const std::string text = read_file(index);
-    const auto bounded = [&](int depth, json::parse_event_t, json&) {
-        if (depth > 8) fail("{}: is nested more than 8 deep; fetch it again", index.string());
-        return true;
-    };
     try {
-        const json parsed = json::parse(text, bounded);
+        const json parsed = parse_json(text, index.string(), "fetch it again");
         weight_map_ = parsed.at("weight_map").get<std::map<std::string, std::string>>();
     } catch (const json::exception& error) {
         fail("{}: is not an index with a weight_map of names ({}); fetch it again", index.string(),
@@ -116,16 +110,11 @@ std::string Checkpoint::identity(std::span<const std::int64_t> fingerprints) con
     std::string text = read_file(directory_ / "config.json");
     for (std::size_t i = 0; const auto& name : names())
         text += fmt::format("\n{} {}", name, to_hex(static_cast<std::uint64_t>(fingerprints[i++])));
-    return identity_form + to_hex(hash64(std::as_bytes(std::span(text))));
+    return to_hex(hash64(std::as_bytes(std::span(text))));
 }
 
 std::string model_difference(const std::string& found, const std::string& wanted) {
     if (found == wanted) return {};
-    if (!found.starts_with(identity_form)) {
-        return fmt::format("its model is told by configuration and header alone, as programs before these did "
-                           "(identity {}): whether its weights are these cannot be known",
-                           printable(found));
-    }
     return fmt::format("its model is another one (identity {}, not {})", printable(found), wanted);
 }
 

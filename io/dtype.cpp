@@ -32,8 +32,8 @@ const DTypeEntry& entry(DType dtype) {
     return dtypes.at(static_cast<std::size_t>(dtype));
 }
 
-/// Written with selections instead of branches, so that loops over it are vectorised; and without arithmetic on
-/// subnormal floats, so that it stays right where those are flushed to zero.
+/// IEEE half precision to single, exact. Written with selections instead of branches, so that loops over it are
+/// vectorised; and without arithmetic on subnormal floats, so that it stays right where those are flushed to zero.
 inline float widen_half(std::uint16_t half) {
     const std::uint32_t sign = (half & 0x8000U) << 16;
     const std::uint32_t magnitude = (half & 0x7fffU) << 13;
@@ -113,10 +113,6 @@ std::int64_t element_count(const Shape& shape, std::string_view what) {
         if (__builtin_mul_overflow(count, extent, &count)) fail("{}: shape {} is too large", what, to_string(shape));
     }
     return count;
-}
-
-float half_to_float(std::uint16_t bits) {
-    return widen_half(bits);
 }
 
 BFloat16 double_to_bfloat16(double x) {

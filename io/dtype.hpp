@@ -33,9 +33,6 @@ std::string to_string(const Shape& shape);
 /// Product of the extents. An Error (naming `what`) if one is negative or the product overflows.
 std::int64_t element_count(const Shape& shape, std::string_view what);
 
-/// IEEE half precision to single, exact for every one of the 65536 patterns (a NaN stays a NaN).
-float half_to_float(std::uint16_t bits);
-
 /// Rounds to nearest, ties to even, in one rounding step (not by way of float).
 BFloat16 double_to_bfloat16(double x);
 

@@ -15,11 +15,17 @@ namespace {
 std::filesystem::path attempts;
 std::atomic<int> own{0};
 
-/// Opens it: what network file systems remember of a name may be old, what they say on opening is not.
+/// Opens the directory first: NFS then asks for its attributes, and forgets what it remembered of names in it, also
+/// that there are none, where these have changed. Opening the file by its path would trust that memory for up to a
+/// minute.
 bool is_there(const std::filesystem::path& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int directory = ::open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) return errno != ENOENT;
+    const int fd = ::openat(directory, path.filename().c_str(), O_RDONLY | O_CLOEXEC);
+    const bool found = fd >= 0 || errno != ENOENT;
     if (fd >= 0) ::close(fd);
-    return fd >= 0 || errno != ENOENT;
+    ::close(directory);
+    return found;
 }
 
 } // namespace

@@ -9,11 +9,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <new>
 #include <regex>
-#include <sstream>
 #include <vector>
 
 #include "io/fence.hpp"
@@ -49,6 +47,22 @@ private:
 
 std::filesystem::path directory_of(const std::filesystem::path& path) {
     return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
+
+/// Hands over all bytes of a file, piece by piece.
+template <class Visit>
+void for_each_piece(const std::filesystem::path& path, const Visit& visit) {
+    const Descriptor file(path, O_RDONLY);
+    std::vector<char> buffer(1 << 20);
+    while (true) {
+        const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0)
+            fail("{}: cannot read: {}; look at the disk, then run the same command again", path.string(),
+                 std::strerror(errno));
+        if (count == 0) return;
+        visit(std::span<const char>(buffer).first(static_cast<std::size_t>(count)));
+    }
 }
 
 void sync_file(const std::filesystem::path& path) {
@@ -170,15 +184,9 @@ void create_directories(const std::filesystem::path& path) {
 std::string read_file(const std::filesystem::path& path) {
     std::error_code error;
     if (std::filesystem::is_directory(path, error)) fail("{}: is a directory, not a file", path.string());
-    std::ifstream stream(path, std::ios::binary);
-    if (!stream) fail("{}: cannot open: {}; check the path and its permissions", path.string(), std::strerror(errno));
-    std::ostringstream text;
-    text << stream.rdbuf();
-    if (stream.bad() || (text.fail() && stream.peek() != std::ifstream::traits_type::eof())) {
-        fail("{}: cannot read: {}; look at the disk, then run the same command again", path.string(),
-             std::strerror(errno));
-    }
-    return std::move(text).str();
+    std::string text;
+    for_each_piece(path, [&](std::span<const char> piece) { text.append(piece.data(), piece.size()); });
+    return text;
 }
 
 std::string free_space_hint(const std::filesystem::path& path) {
@@ -207,17 +215,8 @@ std::uint64_t Hash64::digest() const {
 
 std::uint64_t hash_file(const std::filesystem::path& path) {
     Hash64 hash;
-    Descriptor file(path, O_RDONLY);
-    std::vector<std::byte> buffer(1 << 20);
-    while (true) {
-        const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
-        if (count < 0 && errno == EINTR) continue;
-        if (count < 0)
-            fail("{}: cannot read: {}; look at the disk, then run the same command again", path.string(),
-                 std::strerror(errno));
-        if (count == 0) return hash.digest();
-        hash.update(std::span(buffer).first(static_cast<std::size_t>(count)));
-    }
+    for_each_piece(path, [&](std::span<const char> piece) { hash.update(std::as_bytes(piece)); });
+    return hash.digest();
 }
 
 std::string to_hex(std::uint64_t value) {

@@ -25,6 +25,21 @@ void check_vector(const hdf5::File& file, const path& name, const char* dataset,
     }
 }
 
+void create_dataset(const hdf5::File& file, const path& name, const char* dataset, hid_t type, const Shape& shape,
+                    const Shape& chunk) {
+    const std::string action = std::string("create ") + dataset;
+    const auto creation = hdf5::untimed_dataset(name);
+    hdf5::check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), name, action);
+    if (!chunk.empty()) {
+        const std::vector<hsize_t> extents(chunk.begin(), chunk.end());
+        hdf5::check(H5Pset_chunk(creation.get(), static_cast<int>(extents.size()), extents.data()), name, action);
+        hdf5::check(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), name, action);
+    }
+    const auto space = hdf5::make_dataspace(shape);
+    const hdf5::Dataset created(hdf5::check(
+        H5Dcreate2(file.get(), dataset, type, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), name, action));
+}
+
 } // namespace
 
 void check_info(const HiddenStoreInfo& info, const path& file) {
@@ -35,6 +50,20 @@ void check_info(const HiddenStoreInfo& info, const path& file) {
         fail("{}: hidden states are stored as F32 or BF16, not {}", file.string(), name_of(info.dtype));
     }
     element_count({info.sequences, info.length, info.width, std::int64_t{4}}, file.string());
+}
+
+void check_sequence(std::int64_t sequence, const HiddenStoreInfo& info, const path& file) {
+    if (sequence < 0 || sequence >= info.sequences) {
+        fail("{}: sequence {} was asked for, but it has {}", file.string(), sequence, info.sequences);
+    }
+}
+
+std::int64_t chunk_rows(const HiddenStoreInfo& info) {
+    constexpr std::int64_t largest = std::int64_t{512} << 20;
+    const auto row_bytes = info.width * static_cast<std::int64_t>(size_of(info.dtype));
+    std::int64_t parts = 1;
+    while (parts < info.length && (info.length % parts != 0 || info.length / parts * row_bytes > largest)) ++parts;
+    return info.length / parts;
 }
 
 hdf5::Datatype element_type(DType dtype) {
@@ -56,6 +85,25 @@ std::string difference(const HiddenStoreInfo& found, const HiddenStoreInfo& want
         if (!text.empty()) return text;
     }
     return {};
+}
+
+void lay_out(const hdf5::File& file, const path& name, const HiddenStoreInfo& info) {
+    // Not for later use: a committed type belongs to the file, and the file cannot be closed while one is open.
+    const auto stored_type = element_type(info.dtype);
+    if (info.dtype == DType::bf16) {
+        hdf5::check(H5Tcommit2(file.get(), "/bfloat16", stored_type.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), name,
+                    "name the type bfloat16");
+    }
+    const Shape shape{info.sequences, info.length, info.width};
+    create_dataset(file, name, states_name, stored_type.get(), shape, {1, chunk_rows(info), info.width});
+    create_dataset(file, name, checksums_name, H5T_STD_U64LE, {info.sequences}, {});
+    create_dataset(file, name, marks_name, H5T_STD_U8LE, {info.sequences}, {});
+    hdf5::write_attribute(file, name, "format_version", std::int64_t{hidden_store_format_version});
+    hdf5::write_attribute(file, name, "model_identity", info.model_identity);
+    hdf5::write_attribute(file, name, "tokens_identity", info.tokens_identity);
+    hdf5::write_attribute(file, name, "layer", std::int64_t{info.layer});
+    hdf5::write_attribute(file, name, "block", std::int64_t{info.block});
+    hdf5::write_attribute(file, name, "run_deck", info.run_deck);
 }
 
 HiddenStoreInfo read_info(const hdf5::File& file, const path& name) {

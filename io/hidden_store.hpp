@@ -19,6 +19,7 @@
 
 #include "io/hdf5.hpp"
 #include "io/write_behind.hpp"
+#include "io/writing_ranks.hpp"
 
 namespace lolcats::io {
 
@@ -72,7 +73,7 @@ private:
     void reopen();
     void open_datasets();
     void abandon() noexcept;
-    void reserve_space();
+    void require_space(const std::string& problem) const;
     void put(const hdf5::Dataset& dataset, hid_t type, const Shape& start, const Shape& count, std::int64_t sequence,
              const void* from) const;
     void start_writing(std::int64_t sequence) const;
@@ -80,8 +81,7 @@ private:
 
     std::filesystem::path path_;
     HiddenStoreInfo info_;
-    MPI_Comm comm_;
-    bool alone_ = false; ///< the communicator has one rank
+    WritingRanks ranks_;
     std::vector<std::uint8_t> done_;
     std::vector<BFloat16> buffer_;
     WriteBehind behind_; ///< before file_, so that it goes last: closing any descriptor of a file gives up its locks

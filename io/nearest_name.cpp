@@ -1,17 +1,14 @@
 #include "io/nearest_name.hpp"
 
 #include <algorithm>
-#include <cstddef>
 #include <limits>
 #include <numeric>
 #include <utility>
 
 namespace lolcats::io {
-namespace {
 
-/// Levenshtein's distance with one row of the table.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-    std::vector<std::size_t> row(b.size() + 1);
+    std::vector<std::size_t> row(b.size() + 1); // one of the table of distances of all beginnings
     std::iota(row.begin(), row.end(), std::size_t{0});
     for (std::size_t i = 0; i < a.size(); ++i) {
         std::size_t diagonal = std::exchange(row[0], i + 1);
@@ -23,8 +20,6 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
     }
     return row.back();
 }
-
-} // namespace
 
 std::string nearest_name(std::string_view name, const std::vector<std::string_view>& candidates) {
     constexpr std::size_t longest = 200; // names beyond this come from no model, and would take long to compare

@@ -1,11 +1,15 @@
 #pragma once
 /// The name a user may have meant.
+#include <cstddef>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace lolcats::io {
+
+/// Levenshtein's: the fewest characters to insert, delete or replace to make `b` of `a`. Takes |a| |b| steps.
+std::size_t edit_distance(std::string_view a, std::string_view b);
 
 /// The candidate with the smallest edit distance from `name`; empty if there are no candidates.
 std::string nearest_name(std::string_view name, const std::vector<std::string_view>& candidates);

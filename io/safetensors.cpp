@@ -6,17 +6,16 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <span>
 #include <string_view>
 #include <utility>
 
 #include "io/file.hpp"
+#include "io/json.hpp"
 #include "io/mapped_memory.hpp"
 #include "io/nearest_name.hpp"
 #include "lolcats/error.hpp"
@@ -28,7 +27,6 @@ using nlohmann::json;
 
 constexpr std::size_t length_bytes = 8;
 constexpr std::uint64_t longest_header = 100'000'000; // as in the reference implementation
-constexpr int deepest_nesting = 8;
 constexpr const char* metadata_key = "__metadata__";
 
 /// What a file of another kind is, by its first bytes; empty if it is none of those one meets by mistake.
@@ -41,11 +39,10 @@ std::string_view other_kind(std::string_view start) {
     return {};
 }
 
-/// Parses with bounded depth and refuses keys given twice, which the library would let pass.
+/// Refuses keys given twice, which the library would let pass.
 json parse_strictly(std::string_view text, const std::string& file) {
     std::vector<std::set<std::string>> keys;
-    const auto callback = [&](int depth, json::parse_event_t event, json& parsed) {
-        if (depth > deepest_nesting) fail("{}: the header is nested more than {} deep", file, deepest_nesting);
+    const auto refuse_twins = [&](int, json::parse_event_t event, json& parsed) {
         if (event == json::parse_event_t::object_start) keys.emplace_back();
         if (event == json::parse_event_t::object_end) keys.pop_back();
         if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
@@ -54,7 +51,7 @@ json parse_strictly(std::string_view text, const std::string& file) {
         return true;
     };
     try {
-        return json::parse(text.begin(), text.end(), callback);
+        return parse_json(text, file, "it is no safetensors file", refuse_twins);
     } catch (const json::exception& error) {
         fail("{}: the header is not valid JSON ({}): the file is damaged, or no safetensors file", file,
              printable(error.what()));

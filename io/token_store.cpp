@@ -33,6 +33,9 @@ TokenStore::TokenStore(const std::filesystem::path& path, int vocab_size, std::i
              stored_sequences_);
     }
     sequences_ = limit == 0 ? stored_sequences_ : limit;
+    if (constexpr auto most = std::numeric_limits<int>::max(); sequences_ > most)
+        fail("{}: {} sequences are more than the {} that are counted; use fewer with --sequences", path.string(),
+             sequences_, most);
 }
 
 void TokenStore::open() {

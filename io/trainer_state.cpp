@@ -1,7 +1,6 @@
 #include "io/trainer_state.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
 
@@ -9,6 +8,7 @@
 #include "io/checkpoint.hpp"
 #include "io/fence.hpp"
 #include "io/file.hpp"
+#include "io/json.hpp"
 #include "lolcats/error.hpp"
 
 namespace lolcats::io {
@@ -21,8 +21,8 @@ constexpr const char* mark = "complete.json";
 constexpr const char* progress_group = "progress";
 
 std::string settings_difference(const std::string& found, const std::string& wanted) {
-    const json is = json::parse(found, nullptr, false);
-    const json should = json::parse(wanted, nullptr, false);
+    const json is = parse_json_or_discard(found);
+    const json should = parse_json_or_discard(wanted);
     if (!is.is_object() || !should.is_object()) return found == wanted ? "" : "its settings are others";
     for (const auto& [key, value] : should.items()) {
         if (!is.contains(key)) return fmt::format("its setting {} is missing", key);
@@ -119,7 +119,7 @@ std::vector<std::int64_t> CheckpointDirectory::steps() const {
 
 std::vector<Path> CheckpointDirectory::parts(std::int64_t step) const {
     const Path directory = of_step(step);
-    const json content = json::parse(read_file(directory / mark), nullptr, false);
+    const json content = parse_json_or_discard(read_file(directory / mark));
     if (!content.is_object() || !content.contains("parts") || !content["parts"].is_object())
         fail("{}: is damaged", (directory / mark).string());
     std::vector<Path> files;
@@ -146,13 +146,15 @@ StateReader::StateReader(const std::vector<Path>& parts) {
 
 ProgressNumbers StateReader::numbers() const {
     const auto lock = hdf5::lock_library();
-    const auto& [file, handle] = parts_.front();
-    const hdf5::Group group(hdf5::check(H5Gopen2(handle.get(), progress_group, H5P_DEFAULT), file, "open /progress"));
+    const Part& first = parts_.front();
+    const hdf5::Group group(
+        hdf5::check(H5Gopen2(first.file.get(), progress_group, H5P_DEFAULT), first.path, "open /progress"));
     std::set<std::string> names;
-    hdf5::check(H5Literate(group.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note_name, &names), file,
+    hdf5::check(H5Literate(group.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note_name, &names), first.path,
                 "list /progress");
     ProgressNumbers numbers;
-    for (const auto& name : names) numbers[name] = read_array(file, std::string(progress_group) + "/" + name).at(0);
+    for (const auto& name : names)
+        numbers[name] = read_array(first.path, std::string(progress_group) + "/" + name).at(0);
     return numbers;
 }
 

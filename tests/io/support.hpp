@@ -7,9 +7,12 @@
 #include <fstream>
 #include <string>
 
-#include "lolcats/error.hpp"
+#include "tests/support/errors.hpp"
 
 namespace lolcats::io::testing {
+
+using test::expect_contains;
+using test::message_of;
 
 /// A directory of this test alone, removed with the object.
 class ScratchDirectory {
@@ -36,24 +39,6 @@ inline void write_bytes(const std::filesystem::path& path, const std::string& by
     std::ofstream stream(path, std::ios::binary);
     stream.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     if (!stream.flush()) fail("{}: cannot write", path.string());
-}
-
-/// The message of the Error that `action` throws; a test failure, and nothing, if it throws none.
-template <class Action>
-std::string message_of(Action action) {
-    try {
-        action();
-    } catch (const Error& error) {
-        const std::string message = error.what();
-        EXPECT_EQ(message.find('\n'), std::string::npos) << "not one line: " << message;
-        return message;
-    }
-    ADD_FAILURE() << "nothing was thrown";
-    return {};
-}
-
-inline void expect_contains(const std::string& text, const std::string& part) {
-    EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 inline bool has_temporaries(const std::filesystem::path& directory) {

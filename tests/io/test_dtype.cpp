@@ -51,7 +51,6 @@ TEST(DType, EveryHalfWidensExactly) {
     convert_elements(DType::f16, patterns.data(), patterns.size(), singles.data());
     convert_elements(DType::f16, patterns.data(), patterns.size(), doubles.data());
     for (const std::uint16_t bits : patterns) {
-        ASSERT_TRUE(same(half_to_float(bits), half_value(bits))) << bits;
         ASSERT_TRUE(same(singles[bits], half_value(bits))) << bits;
         ASSERT_TRUE(same(doubles[bits], half_value(bits))) << bits;
     }

@@ -19,10 +19,7 @@ public:
             hdf5::check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), path, "create it"));
     }
     TokenFile& add(const char* name, const Shape& shape, hid_t stored, hid_t native, const void* values) {
-        const auto space = hdf5::make_dataspace(shape);
-        const hdf5::Dataset dataset(
-            hdf5::check(H5Dcreate2(file_.get(), name, stored, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                        path_, "create"));
+        const auto dataset = create(name, shape, stored);
         hdf5::check(H5Dwrite(dataset.get(), native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), path_, "write");
         return *this;
     }
@@ -30,8 +27,17 @@ public:
                    hid_t stored = H5T_STD_I32LE) {
         return add(name, shape, stored, H5T_NATIVE_INT32, values.data());
     }
+    /// Nothing is written, and the file has no room for it.
+    void declare(const char* name, const Shape& shape) { create(name, shape, H5T_STD_I32LE); }
 
 private:
+    hdf5::Dataset create(const char* name, const Shape& shape, hid_t stored) {
+        const auto space = hdf5::make_dataspace(shape);
+        return hdf5::Dataset(
+            hdf5::check(H5Dcreate2(file_.get(), name, stored, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                        path_, "create"));
+    }
+
     std::filesystem::path path_;
     hdf5::File file_;
 };
@@ -59,6 +65,14 @@ TEST(TokenStore, TokensAndLabels) {
     EXPECT_TRUE(store.has_labels());
     EXPECT_EQ(tokens_of(store, 1), (std::vector<std::int32_t>{3, 4, 5}));
     EXPECT_EQ(labels_of(store, 0), (std::vector<std::int32_t>{-100, 1, 2}));
+}
+
+TEST(TokenStore, SequencesAreCountedByAnInt) {
+    const ScratchDirectory scratch;
+    constexpr std::int64_t many = std::int64_t{1} << 31;
+    TokenFile(scratch / "t.h5").declare("tokens", {many, 1});
+    expect_contains(message_of([&] { const TokenStore store(scratch / "t.h5", 6); }), "t.h5: 2147483648 sequences");
+    EXPECT_EQ(TokenStore(scratch / "t.h5", 6, many - 1).sequences(), many - 1);
 }
 
 TEST(TokenStore, TokensAreTheirOwnLabels) {

@@ -1,11 +1,16 @@
 /// The lock on a work directory, between processes and within one. Each rank works alone.
 #include "io/work_lock.hpp"
 
+#include <fcntl.h>
+#include <sys/inotify.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <csignal>
+#include <cstring>
+#include <string>
 
 #include "io/fence.hpp"
 #include "io/file.hpp"
@@ -70,6 +75,65 @@ TEST(WorkLock, SupersededAttemptPublishesNothing) {
     expect_contains(message_of([&] { log.append("b\n"); }), "taken over");
     EXPECT_FALSE(std::filesystem::exists(work / "file"));
     EXPECT_EQ(read_file(work / "log"), "a\n");
+}
+
+/// Whether anything opened a directory between the construction of this and the question.
+class DirectoryWatch {
+public:
+    explicit DirectoryWatch(const std::filesystem::path& path) : fd_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+        watch_ = ::inotify_add_watch(fd_, path.c_str(), IN_OPEN | IN_ONLYDIR);
+    }
+    DirectoryWatch(const DirectoryWatch&) = delete;
+    DirectoryWatch& operator=(const DirectoryWatch&) = delete;
+    ~DirectoryWatch() { ::close(fd_); }
+    [[nodiscard]] bool works() const { return watch_ >= 0; }
+    [[nodiscard]] bool was_opened() const {
+        alignas(inotify_event) std::array<char, 4096> buffer{};
+        bool opened = false;
+        for (ssize_t size = 0; (size = ::read(fd_, buffer.data(), buffer.size())) > 0;)
+            for (ssize_t at = 0; at < size;) {
+                inotify_event event{};
+                std::memcpy(&event, buffer.data() + at, sizeof event);
+                opened = opened || (event.mask & IN_ISDIR) != 0;
+                at += static_cast<ssize_t>(sizeof event + event.len);
+            }
+        return opened;
+    }
+
+private:
+    int fd_;
+    int watch_ = -1;
+};
+
+/// What network file systems remember of the names in a directory is only checked where the directory itself is opened.
+TEST(WorkLock, NewerAttemptsAreLookedForInADirectoryJustOpened) {
+    const ScratchDirectory work;
+    std::filesystem::create_directory(work / "attempts");
+    write_bytes(work / "attempts/000001.json", "{}");
+    set_current_attempt(work / "attempts", 1);
+    const DirectoryWatch watch(work / "attempts");
+    const bool superseded = is_superseded();
+    set_current_attempt({}, 0);
+    if (!watch.works()) GTEST_SKIP() << "no inotify here";
+    EXPECT_FALSE(superseded);
+    EXPECT_TRUE(watch.was_opened());
+}
+
+/// Else other nodes would see a beat only once the system of the writer gets round to it.
+TEST(WorkLock, BeatsAreWrittenThrough) {
+    const ScratchDirectory work;
+    const WorkLock lock(request(work));
+    const auto record = std::filesystem::canonical(attempt_file(lock.directory(), lock.attempt()));
+    int found = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;
+        if (std::filesystem::read_symlink(entry.path(), gone) != record) continue;
+        const int flags = ::fcntl(std::stoi(entry.path().filename().string()), F_GETFL);
+        if ((flags & O_ACCMODE) != O_RDWR) continue; // the heart asks whether the record is still there
+        EXPECT_EQ(flags & O_DSYNC, O_DSYNC);
+        ++found;
+    }
+    EXPECT_EQ(found, 1);
 }
 
 TEST(WorkLock, LeftoversOfOlderAttemptsAreRemoved) {
