@@ -1,5 +1,7 @@
 #include "kernels/adamw.hpp"
 
+#include "kernels/sum_in_order.hpp"
+
 #include <cmath>
 
 namespace lolcats {
@@ -16,10 +18,7 @@ double norm(const Vector<double>& gradients) {
             for (std::size_t j = i * piece; j < end; ++j) sum += gradients(j) * gradients(j);
             partial(i) = sum;
         });
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, partial);
-    double total = 0;
-    for (std::size_t i = 0; i < pieces; ++i) total += host(i);
-    return std::sqrt(total);
+    return std::sqrt(sum_in_order(partial));
 }
 
 void adamw(const AdamWSettings& settings, double learning_rate, double gradient_scale, long step,

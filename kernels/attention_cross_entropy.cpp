@@ -1,13 +1,12 @@
 #include "kernels/attention_twin.hpp"
+#include "kernels/floors.hpp"
 #include "kernels/student_head.hpp"
+#include "kernels/sum_in_order.hpp"
 #include "kernels/transfer_loss.hpp"
 
 namespace lolcats {
 
 namespace {
-
-template <class Real>
-inline constexpr Real weight_floor = Real(1e-12);
 
 template <class Real>
 struct CrossEntropyTiles : StudentTiles<Real> {
@@ -153,8 +152,8 @@ struct HeadCrossEntropy {
             const Real inverse = inverse_sum(chunk, i);
             for (int j = 0; j < count; ++j) {
                 const Real share = student[j] * inverse;
-                const bool clamped = share < weight_floor<Real>;
-                t.row_loss[i] -= teacher[j] * Kokkos::log(clamped ? weight_floor<Real> : share);
+                const bool clamped = share < share_floor<Real>;
+                t.row_loss[i] -= teacher[j] * Kokkos::log(clamped ? share_floor<Real> : share);
                 t.row_mass[i] += clamped ? Real(0) : teacher[j];
             }
         });
@@ -170,7 +169,7 @@ struct HeadCrossEntropy {
             Real* row = t.weights + i * keys.count;
             const Real* teacher = t.teacher + i * keys.count;
             for (int j = 0; j < far; ++j) {
-                const Real own = row[j] * inverse < weight_floor<Real> ? Real(0) : teacher[j] / row[j];
+                const Real own = row[j] * inverse < share_floor<Real> ? Real(0) : teacher[j] / row[j];
                 row[j] = scale * head.lambda * (common - own);
             }
             for (int j = far; j < keys.count; ++j) row[j] = 0;
@@ -249,10 +248,7 @@ double for_each_head(const AttentionShape& shape, const StudentForm& form, const
             losses(team.league_rank()) =
                 body(HeadCrossEntropy<Team, Real>(team, head, tiles, log_sum.data() + row, sums, counted));
         });
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, losses);
-    double total = 0;
-    for (int i = 0; i < heads; ++i) total += host(i);
-    return total;
+    return sum_in_order(losses);
 }
 
 template <class Real>
@@ -277,8 +273,7 @@ double loss_alone(const AttentionShape& shape, const StudentForm& form, const St
                   const Matrix<Real>& normalizer, EntropyKeys counted) {
     const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
     double loss = 0;
-    if (twin::attention_cross_entropy(shape, form, parameters, q, k, log_sum, normalizer, Real(0),
-                                      static_cast<const StudentGradients<Real>*>(nullptr), loss))
+    if (twin::attention_cross_entropy(shape, form, parameters, q, k, log_sum, normalizer, Real(0), nullptr, loss))
         return loss;
     return for_each_head(
         shape, form, parameters, q, k, log_sum, normalizer, counted,

@@ -2,6 +2,7 @@
 #include "kernels/cuda/online_softmax.cuh"
 #include "kernels/cuda/student.cuh"
 #include "kernels/cuda/sum.cuh"
+#include "kernels/floors.hpp"
 
 #include <algorithm>
 
@@ -12,7 +13,6 @@ namespace {
 constexpr int entropy_rows = 64; ///< queries, and keys, of a tile: 16 a warp
 constexpr int entropy_warps = entropy_rows / 16;
 constexpr int entropy_threads = entropy_warps * warp_size;
-constexpr float share_floor = 1e-12F;
 
 LOLCATS_FUNCTION constexpr int entropy_tiles(int length) {
     return (length + entropy_rows - 1) / entropy_rows;
@@ -26,8 +26,8 @@ struct EntropyMemory {
     BFloat* q;       ///< [count, T, d]
     BFloat* phi_q;   ///< [count, T, d']
     BFloat* phi_k;   ///< [count, T, d']
-    float* far_sum;  ///< [count, T], of the student's weights of far keys, where those alone count
-    float* mass;     ///< [count, T], the teacher's on keys whose weight the clamp leaves alone
+    float* far_sum;  ///< [count, T], sum of the student's weights of far keys; unused unless those alone count
+    float* mass;     ///< [count, T], sum of the teacher's weights of keys whose share is not clamped
     float* dphi;     ///< [count, T, d']: of the queries, then of the keys
     float* partials; ///< of feature_map_backward
 
@@ -82,10 +82,10 @@ struct EntropyWork {
     /// The head's rows of arrays with `width` elements a row.
     template <class T>
     __device__ T* rows(T* packed, int width) const {
-        return head_rows(arguments.heads, Rows::queries, packed, local, width);
+        return head_rows(arguments.heads, PackedRows::queries, packed, local, width);
     }
     __device__ const BFloat* keys() const {
-        return head_rows(arguments.heads, Rows::keys, static_cast<const BFloat*>(arguments.memory.k), local, D);
+        return head_rows(arguments.heads, PackedRows::keys, static_cast<const BFloat*>(arguments.memory.k), local, D);
     }
     __device__ const BFloat* queries() const { return rows(static_cast<const BFloat*>(arguments.memory.q), D); }
     __device__ const BFloat* phi(const BFloat* packed) const { return rows(packed, P); }
@@ -102,7 +102,7 @@ struct EntropyWork {
     }
 
     __device__ bool counts_all() const { return arguments.sums.normalizer != nullptr; }
-    /// Of query n < T.
+    /// The teacher's, of query n < T.
     __device__ float log_sum(int n) const {
         return arguments.sums.log_sum[static_cast<std::size_t>(index) * length + n];
     }
@@ -129,11 +129,12 @@ struct EntropyWork {
         return end <= 0 ? 0 : entropy_tiles(end);
     }
 
-    /// Of the product phi . phi of a far key, given the row's statistics.
+    /// The gradient of phi_q . phi_k, which is `product`, of a far key.
     __device__ float far_gradient(float score, float product, float log_sum, float inverse, float mass) const {
         const float weight = lambda * product;
-        const float own =
-            weight * inverse < share_floor ? 0 : __fdividef(exp2_approximate((score - log_sum) * log2_e), weight);
+        const float own = weight * inverse < share_floor<float>
+                              ? 0
+                              : __fdividef(exp2_approximate((score - log_sum) * log2_e), weight);
         return arguments.scale * lambda * (mass * inverse - own);
     }
 };
@@ -163,15 +164,6 @@ __device__ void for_each_entropy_tile(int begin, int end, int length, const BFlo
         const BFloat* const buffer = shared + tile % 2 * size;
         body(buffer, buffer + of_rows, tile * entropy_rows);
     }
-}
-
-/// Calls `body(j, e, row, column)` for the lane's elements of a 16 x 16 result; row: 0 for g, 1 for g + 8.
-template <class Body>
-__device__ void for_each_place(const Body& body) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) body(j, e, e / 2, j * 8 + lane_column() + e % 2);
 }
 
 /// What a warp knows of its 16 queries.
@@ -295,8 +287,8 @@ __global__ __launch_bounds__(entropy_threads) void entropy_loss_kernel(EntropyAr
                 const float teacher = exp2_approximate((scores[j][e] - log_sum[r]) * log2_e);
                 const float share = weight * inverse[r];
                 // Written so that a NaN is kept: it must reach the loss, where it is reported.
-                const bool clamped = share < share_floor;
-                loss -= teacher * __logf(clamped ? share_floor : share);
+                const bool clamped = share < share_floor<float>;
+                loss -= teacher * __logf(clamped ? share_floor<float> : share);
                 mass[r] += clamped ? 0 : teacher;
             });
         });
@@ -342,9 +334,7 @@ __global__ __launch_bounds__(entropy_threads) void entropy_queries_kernel(Entrop
                     products[j][e] =
                         far ? work.far_gradient(scores[j][e], products[j][e], log_sum[r], inverse[r], mass[r]) : 0;
                 });
-                Pair left[4];
-                as_left(left, products, 0);
-                multiply_step<slice>(dphi, left, features + feature, pitch(P));
+                multiply_step<slice>(dphi, products, features + feature, pitch(P));
             });
         store_features<slice>(dphi, work.gradient_rows() + feature, P, work.length - work.first);
     }
@@ -397,9 +387,7 @@ __global__ __launch_bounds__(entropy_threads) void entropy_keys_kernel(EntropyAr
                                                     inverses[j][e % 2], masses[j][e % 2])
                                 : 0;
                     });
-                    Pair left[4];
-                    as_left(left, products, 0);
-                    multiply_step<slice>(dphi, left, features + step * pitch(P) + feature, pitch(P));
+                    multiply_step<slice>(dphi, products, features + step * pitch(P) + feature, pitch(P));
                 }
             });
         store_features<slice>(dphi, work.gradient_rows() + feature, P, work.length - work.first);
@@ -413,7 +401,7 @@ template <class Kernel>
 void launch_entropy(const char* name, const EntropyArguments& arguments, cudaStream_t stream, const Kernel& kernel) {
     const AttentionShape& shape = arguments.heads.shape;
     const dim3 blocks(static_cast<unsigned>(entropy_tiles(shape.length)), static_cast<unsigned>(arguments.heads.count));
-    for_sizes(shape.head_dim, features(arguments.form.map, arguments.form.feature_dim), [&]<int D, int P>() {
+    for_sizes(shape, arguments.form, [&]<int D, int P>() {
         const std::size_t shared = 2 * entropy_rows * (pitch(D) + pitch(P)) * sizeof(BFloat);
         launch(name, kernel.template operator()<D, P>(), blocks, entropy_threads, shared, stream, arguments);
     });
@@ -430,11 +418,11 @@ void entropy_gradients(const EntropyArguments& arguments, const MapPointers& q_m
                             factors ? gradients.window_factors : nullptr, nullptr, false};
     const MapGradients of_k{gradients.k_map, bias ? gradients.k_bias : nullptr, nullptr, nullptr, false};
     launch_entropy("entropy_queries", arguments, stream, [&]<int D, int P>() { return entropy_queries_kernel<D, P>; });
-    feature_map_backward(heads, form, q_map, window_factors, Rows::queries, memory.q, memory.dphi, memory.partials,
-                         of_q, stream);
+    feature_map_backward(heads, form, q_map, window_factors, PackedRows::queries, memory.q, memory.dphi,
+                         memory.partials, of_q, stream);
     launch_entropy("entropy_keys", arguments, stream, [&]<int D, int P>() { return entropy_keys_kernel<D, P>; });
-    feature_map_backward(heads, form, k_map, window_factors, Rows::keys, memory.k, memory.dphi, memory.partials, of_k,
-                         stream);
+    feature_map_backward(heads, form, k_map, window_factors, PackedRows::keys, memory.k, memory.dphi, memory.partials,
+                         of_k, stream);
 }
 
 } // namespace
@@ -459,8 +447,8 @@ void attention_cross_entropy(const AttentionShape& shape, const StudentForm& for
         const Heads heads{shape, first, std::min(count, all - first)};
         const EntropyArguments arguments{heads, form, parameters.window_factors, memory, sums, scale};
         pack_heads(shape, shape.heads, first, heads.count, q, memory.q, stream);
-        feature_map_forward(heads, q_map, Rows::queries, memory.q, memory.phi_q, stream);
-        feature_map_forward(heads, k_map, Rows::keys, memory.k, memory.phi_k, stream);
+        feature_map_forward(heads, q_map, PackedRows::queries, memory.q, memory.phi_q, stream);
+        feature_map_forward(heads, k_map, PackedRows::keys, memory.k, memory.phi_k, stream);
         launch_entropy("entropy_loss", arguments, stream, [&]<int D, int P>() { return entropy_loss_kernel<D, P>; });
         if (gradients != nullptr) entropy_gradients(arguments, q_map, k_map, *gradients, stream);
     }

@@ -22,7 +22,7 @@ struct AttentionShape {
 enum class NearKeys {
     terrace, ///< this chunk and the one before; all earlier chunks are far
     sliding, ///< the last w keys; all earlier keys are far
-    none     ///< no near keys: plain linear attention, normalised by (sum weight + 1e-12)
+    none     ///< no near keys: plain linear attention, normalised by normalizer_floor + sum weight
 };
 
 /// What every layer's student has in common.

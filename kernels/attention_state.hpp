@@ -1,11 +1,11 @@
 #pragma once
-/// What attention keeps of the tokens before, one layer of several sequences at work: recurrent decoding.
+/// The recurrent state of one layer's attention during decoding, for several sequences.
 ///
 /// A student's state has a constant size: sums over the far keys, which have been folded into it, and the near keys
 /// themselves in a ring. After n tokens the ring holds the keys from first_kept(n) on; the token after them folds those
 /// that leave: a whole chunk at a time for the terrace, one key for the sliding window, its own key where there are no
-/// near ones. The teacher folds nothing, and its ring has a place for every key. Keys are kept after RoPE, so a
-/// sequence goes on at the position it stands at.
+/// near ones. The teacher folds nothing, and its ring has a place for every key. Keys are kept after RoPE: positions
+/// cannot change later.
 #include "kernels/student_attention.hpp"
 #include "kernels/views.hpp"
 
@@ -28,7 +28,7 @@ inline int ring_places(NearKeys near, int window) {
     return near == NearKeys::terrace ? 2 * window : near == NearKeys::sliding ? window : 0;
 }
 
-/// One layer's, for sequences in slots. Key j is at place j % places.
+/// The state of one layer, a slot for each sequence. Key j is at place j % places.
 template <class Real>
 struct AttentionState {
     Tensor4<Real> sums;         ///< [slots, H, d', d], sum of phi_k(k_j) v_j^T; empty for the teacher
@@ -41,33 +41,33 @@ struct AttentionState {
     AttentionState(const AttentionShape& shape, int slots, int features, int places);
 
     [[nodiscard]] KOKKOS_INLINE_FUNCTION int places() const { return static_cast<int>(keys.extent(2)); }
-    /// Makes a slot that of a sequence without tokens; of the teacher's, nothing of before is read anyway.
+    /// Readies a slot for a new sequence. The teacher reads no key that this sequence has not written: nothing to do.
     void clear(int slot) const;
 };
 
-/// The rows of a step, one token of each of B sequences.
+/// The rows of a decoding step, one token of each of B sequences.
 struct StepRows {
     Vector<int> slots;     ///< [B], where each sequence's state is
     Vector<int> positions; ///< [B], tokens before each
 };
 
-/// Near keys of a sequence and new ones after them, in a row: scratch of a continued prefill.
+/// Scratch of a continued prefill: a sequence's kept keys, and the new ones after them.
 template <class Real>
 struct KeyRun {
     Tensor3<Real> keys;   ///< [H_kv, at least kept + T, d]
     Tensor3<Real> values; ///< [H_kv, at least kept + T, d]
 };
 
-/// T = shape.length more tokens of the sequence in `slot`, which has had `position` tokens; shape.batch is 1. The same
-/// numbers as student_attention() gives for these queries where all tokens come at once. The state is brought up to
-/// date. y: [T, H d]; normalizer: [H, T].
+/// Attention of T = shape.length more tokens of the sequence in `slot`, which has had `position` tokens, and the update
+/// of its state; shape.batch is 1. The numbers are those of student_attention() over all tokens at once. y: [T, H d];
+/// normalizer: [H, T].
 template <class Real>
 void continue_student_attention(const AttentionShape& shape, const StudentForm& form,
                                 const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
                                 const Matrix<Real>& v, const AttentionState<Real>& state, int slot, int position,
                                 const KeyRun<Real>& run, const Matrix<Real>& y, const Matrix<Real>& normalizer);
 
-/// One more token of each of shape.batch sequences; shape.length is 1. y: [B, H d].
+/// The same for one more token of each of shape.batch sequences; shape.length is 1. y: [B, H d].
 template <class Real>
 void step_student_attention(const AttentionShape& shape, const StudentForm& form,
                             const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,

@@ -1,6 +1,6 @@
 #pragma once
-/// The student's attention taken apart, to see which of its branches a model lives on. A diagnosis, not a step of
-/// training: query by query, O(T^2) work for the comparison with softmax, O(T + d' d) memory a head.
+/// The student's attention by branch, to see which of them a model depends on. For diagnosis, not for training: query
+/// by query, O(T^2) work for the comparison with softmax, O(T + d' d) memory a head.
 #include "kernels/student_attention.hpp"
 
 #include <string>

@@ -1,7 +1,7 @@
 #include "kernels/cross_entropy.hpp"
 
-#include "kernels/exponential.hpp"
-#include "kernels/row_team.hpp"
+#include "kernels/row_softmax.hpp"
+#include "kernels/sum_in_order.hpp"
 
 namespace lolcats {
 
@@ -23,22 +23,18 @@ CrossEntropySum cross_entropy(const Matrix<Real>& logits, const Vector<std::int3
                 if (scale != 0) team.for_each(width, [=](int j) { z[j] = 0; });
                 return;
             }
-            const Real top = z[best];
-            const double total =
-                team.template sum<double>(width, [=](int j) { return static_cast<double>(exponential(z[j] - top)); });
-            team.once([&] { losses(row) = Kokkos::log(total) - static_cast<double>(z[label] - top); });
+            const RowSoftmax<Real> softmax(team, width, z, z[best]);
+            const Real top = softmax.top;
+            team.once([&] { losses(row) = Kokkos::log(softmax.total) - static_cast<double>(z[label] - top); });
             if (scale == 0) return;
-            const Real factor = static_cast<Real>(static_cast<double>(scale) / total);
+            const Real factor = static_cast<Real>(static_cast<double>(scale) / softmax.total);
             team.for_each(width, [=](int j) { z[j] = factor * exponential(z[j] - top); });
             team.once([=] { z[label] -= scale; });
         });
-    const auto host_losses = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, losses);
     const auto host_labels = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, labels);
     CrossEntropySum sum;
-    for (std::size_t row = 0; row < logits.extent(0); ++row) {
-        sum.loss += host_losses(row);
-        sum.labelled += host_labels(row) != unlabelled ? 1 : 0;
-    }
+    sum.loss = sum_in_order(losses);
+    for (std::size_t row = 0; row < logits.extent(0); ++row) sum.labelled += host_labels(row) != unlabelled ? 1 : 0;
     return sum;
 }
 

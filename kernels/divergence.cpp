@@ -1,34 +1,10 @@
 #include "kernels/divergence.hpp"
 
 #include "kernels/cross_entropy.hpp"
-#include "kernels/exponential.hpp"
-#include "kernels/row_team.hpp"
+#include "kernels/row_softmax.hpp"
+#include "kernels/sum_in_order.hpp"
 
 namespace lolcats {
-
-namespace {
-
-/// The largest of a row's logits and the sum of exponentials relative to it: p_j = exp(z_j - top) / total.
-template <class Real>
-struct RowSoftmax {
-    Real top;
-    double total;
-
-    KOKKOS_INLINE_FUNCTION RowSoftmax(const RowTeam& team, int width, const Real* z)
-        : top(z[team.first_largest(width, z)]) {
-        const Real shift = top;
-        total = team.template sum<double>(width, [=](int j) { return static_cast<double>(exponential(z[j] - shift)); });
-    }
-
-    KOKKOS_INLINE_FUNCTION double log_probability(Real z) const {
-        return static_cast<double>(z - top) - Kokkos::log(total);
-    }
-    KOKKOS_INLINE_FUNCTION double probability(Real z) const {
-        return static_cast<double>(exponential(z - top)) / total;
-    }
-};
-
-} // namespace
 
 template <class Real>
 double divergence(const Matrix<Real>& student, const Vector<std::int32_t>& labels, Real scale,
@@ -57,10 +33,7 @@ double divergence(const Matrix<Real>& student, const Vector<std::int32_t>& label
                                          (of_student.probability(z[j]) - of_teacher.probability(t[j])));
             });
         });
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, divergences);
-    double total = 0;
-    for (std::size_t row = 0; row < host.extent(0); ++row) total += host(row);
-    return total;
+    return sum_in_order(divergences);
 }
 
 template double divergence<float>(const Matrix<float>&, const Vector<std::int32_t>&, float, const Matrix<float>&);

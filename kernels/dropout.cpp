@@ -1,5 +1,6 @@
 #include "kernels/dropout.hpp"
 
+#include "kernels/random.hpp"
 #include "kernels/row_team.hpp"
 
 namespace lolcats {

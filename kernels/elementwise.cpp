@@ -56,6 +56,13 @@ void add_to_rows(const Vector<Real>& values, const Matrix<Real>& a) {
 }
 
 template <class Real>
+bool start_with(const Matrix<Real>& added, const Matrix<Real>& c) {
+    if (added.extent(0) == 0) return false;
+    if (added.data() != c.data()) Kokkos::deep_copy(Execution(), c, added);
+    return true;
+}
+
+template <class Real>
 void round_to_bf16(const Matrix<Real>& values) {
     const int columns = static_cast<int>(values.extent(1));
     for_each_row(
@@ -82,6 +89,7 @@ bool all_finite(const Matrix<Real>& values) {
     template void add_over_batch<Real>(int, int, const Matrix<Real>&, const Vector<double>&);                          \
     template void add<Real>(const Matrix<Real>&, const Matrix<Real>&);                                                 \
     template void add_to_rows<Real>(const Vector<Real>&, const Matrix<Real>&);                                         \
+    template bool start_with<Real>(const Matrix<Real>&, const Matrix<Real>&);                                          \
     template void round_to_bf16<Real>(const Matrix<Real>&);                                                            \
     template bool all_finite<Real>(const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)

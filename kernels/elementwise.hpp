@@ -20,6 +20,11 @@ void add(const Matrix<Real>& a, const Matrix<Real>& b);
 template <class Real>
 void add_to_rows(const Vector<Real>& values, const Matrix<Real>& a);
 
+/// Prepares c[n, m] for a product that adds to what is there: c = added, which may be one array. False where `added`
+/// has no rows: there is nothing to add to.
+template <class Real>
+bool start_with(const Matrix<Real>& added, const Matrix<Real>& c);
+
 /// Rounds to the nearest bf16 value in place.
 template <class Real>
 void round_to_bf16(const Matrix<Real>& values);

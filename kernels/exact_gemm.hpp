@@ -1,8 +1,8 @@
 #pragma once
 /// Matrix products with double-precision sums, each element summed over k in one fixed order.
 ///
-/// The result does not depend on the number of threads or on how rows are grouped into calls: the exact path of the
-/// program, and the only product in double.
+/// The result does not depend on the number of threads or on how rows are grouped into calls: Arithmetic::exact
+/// (kernels/gemm.hpp), and the only product in double.
 #include "kernels/views.hpp"
 
 namespace lolcats {

@@ -1,5 +1,6 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/student.cuh"
+#include "kernels/floors.hpp"
 
 namespace lolcats::cuda {
 
@@ -9,7 +10,6 @@ constexpr int map_warps = 8;
 constexpr int map_threads = map_warps * warp_size;
 constexpr int tile_rows = map_warps * 16;
 constexpr int rows_per_block = 4 * tile_rows; ///< so that reading the weights is small beside reading the rows
-constexpr float floor_of_features = 1e-12F;
 
 int segment_count(int length) {
     return (length + rows_per_block - 1) / rows_per_block;
@@ -27,8 +27,8 @@ __device__ void load_weights(const float* weights, BFloat* leading, BFloat* rest
     }
 }
 
-/// One half of the features of one row, of z for sign 1, of -z for the second half, ready to be computed one by one:
-/// that is cheaper than to keep them.
+/// One half of the features of one row, that of z or, with sign -1, of -z. It has what they share, and computes each
+/// when it is needed, which is cheaper than keeping them.
 struct RowMap {
     FeatureMapKind kind;
     float sign;
@@ -68,12 +68,12 @@ struct RowMap {
         else
             phi = exponential(x) * scale;
         // Written so that a NaN is kept: it must reach the loss, where it is reported.
-        return phi < floor_of_features ? floor_of_features : phi;
+        return phi < feature_floor<float> ? feature_floor<float> : phi;
     }
 
     /// dphi, or zero where the floor bites.
     __device__ static float through_floor(float phi, float dphi) {
-        return phi > floor_of_features ? dphi : 0;
+        return phi > feature_floor<float> ? dphi : 0;
     }
     __device__ bool is_extreme(float x) const {
         return sign * x == top;
@@ -92,7 +92,7 @@ struct RowMap {
 struct MapForwardArguments {
     Heads heads;
     MapPointers map;
-    Rows rows;
+    PackedRows rows;
     const BFloat* x;
     BFloat* phi;
 };
@@ -110,7 +110,7 @@ __global__ __launch_bounds__(map_threads) void feature_map_kernel(MapForwardArgu
     load_weights<D, F>(arguments.map.weights + static_cast<std::size_t>(h) * D * F, leading, rest);
     const float bias = arguments.map.bias == nullptr ? 0 : arguments.map.bias[h];
     const BFloat* const x = head_rows(heads, arguments.rows, arguments.x, local, D);
-    BFloat* const out = head_rows(heads, Rows::queries, arguments.phi, local, width);
+    BFloat* const out = head_rows(heads, PackedRows::queries, arguments.phi, local, width);
     __syncthreads();
     const int begin = static_cast<int>(blockIdx.x) * rows_per_block;
     for (int first = begin + warp() * 16; first < min(begin + rows_per_block, length); first += tile_rows) {
@@ -140,7 +140,7 @@ __global__ __launch_bounds__(map_threads) void feature_map_kernel(MapForwardArgu
 struct MapBackwardArguments {
     Heads heads;
     MapPointers map;
-    Rows rows;
+    PackedRows rows;
     const BFloat* x;
     const float* dphi; ///< [count, T, d']
     float* partials;   ///< [segments, count, D F + 2]: dW, sum of dz, sum of phi . dphi; null: not wanted
@@ -148,8 +148,8 @@ struct MapBackwardArguments {
     bool add_dx;
 };
 
-/// dz += what one half of the features passes on, and returns the lane's part of phi . dphi. dphi: that half of the
-/// first row, whose rows from `valid` on count as zero; where registers are short it is read twice rather than kept.
+/// Adds to dz the gradient through one half of the features; returns the lane's part of phi . dphi. `dphi` is that half
+/// of the warp's first row; rows from `valid` on count as zero. Where registers are short it is read twice.
 template <int Tiles>
 __device__ float add_activation_gradient(FeatureMapKind kind, float sign, const float (&z)[Tiles][4], const float* dphi,
                                          int width, int valid, float (&dz)[Tiles][4]) {
@@ -202,7 +202,7 @@ __device__ float add_activation_gradient(FeatureMapKind kind, float sign, const 
     return product;
 }
 
-/// dx of a warp's 16 rows from `first` on: dz W^T, in slices of columns that keep registers few.
+/// dx = dz W^T of a warp's 16 rows from `first` on, a slice of columns at a time to save registers.
 template <int D, int F>
 __device__ void store_input_gradient(const MapBackwardArguments& arguments, int index, int first,
                                      const float (&dz)[F / 8][4], const BFloat* weights) {
@@ -244,10 +244,71 @@ struct WeightTile {
     __device__ static bool exists() { return column() < F; }
 };
 
+/// z = x W + b of the warp's 16 rows of a tile of x.
+template <int D, int F>
+__device__ void map_rows(float (&z)[F / 8][4], const BFloat* x, const BFloat* leading, const BFloat* rest, float bias) {
+    clear(z);
+#pragma unroll
+    for (int step = 0; step < D / 16; ++step) {
+        Pair rows[4];
+        load_left(rows, x + warp() * 16 * pitch(D) + step * 16, pitch(D));
+        multiply_step<F>(z, rows, leading + step * 16 * pitch(F), pitch(F));
+        multiply_step<F>(z, rows, rest + step * 16 * pitch(F), pitch(F));
+    }
+    for_each_element(z, [=](int, int, float& value) { value += bias; });
+}
+
+/// dz of the warp's 16 rows to their place in a tile, as bf16.
+template <int F>
+__device__ void write_tile_rows(BFloat* tile, const float (&dz)[F / 8][4]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+#pragma unroll
+        for (int j = 0; j < F / 8; ++j)
+            *reinterpret_cast<Pair*>(tile + (warp() * 16 + lane_row() + 8 * r) * pitch(F) + 8 * j + lane_column()) =
+                pack(dz[j][2 * r], dz[j][2 * r + 1]);
+}
+
+/// The warp's part of dW += x^T dz, of two tiles.
+template <int D, int F>
+__device__ void add_weight_gradient(float (&gradient)[2 * WeightTile<D, F>::pairs][4], const BFloat* x,
+                                    const BFloat* dz) {
+    using Part = WeightTile<D, F>;
+    if (!Part::exists()) return;
+#pragma unroll
+    for (int step = 0; step < tile_rows / 16; ++step) {
+        Pair left[4];
+        load_left_transposed(left, x + step * 16 * pitch(D) + Part::row(), pitch(D));
+        multiply_step<Part::pairs * 16>(gradient, left, dz + step * 16 * pitch(F) + Part::column(), pitch(F));
+    }
+}
+
+/// Writes the block's dW [D, F], and after it the sums over its threads of bias_gradient and product.
+template <int D, int F>
+__device__ void store_partials(float* out, float (&weight_gradient)[2 * WeightTile<D, F>::pairs][4],
+                               float bias_gradient, float product, float* shared) {
+    using Part = WeightTile<D, F>;
+    if (Part::exists())
+        for_each_element(weight_gradient, [&](int row, int column, float& value) {
+            out[(Part::row() + row) * F + Part::column() + column] = value;
+        });
+    bias_gradient = warp_sum(bias_gradient);
+    product = warp_sum(product);
+    if (lane() == 0) {
+        shared[warp()] = bias_gradient;
+        shared[map_warps + warp()] = product;
+    }
+    __syncthreads();
+    if (threadIdx.x < 2) {
+        float sum = 0;
+        for (int i = 0; i < map_warps; ++i) sum += shared[threadIdx.x * map_warps + i];
+        out[D * F + threadIdx.x] = sum;
+    }
+}
+
 /// One block: up to 512 rows of one head, 128 at a time: dz of 16 rows a warp, then dW += x^T dz of all.
 template <int D, int F>
 __global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(MapBackwardArguments arguments) {
-    using Tile = WeightTile<D, F>;
     const Heads& heads = arguments.heads;
     const int length = heads.shape.length;
     const int local = static_cast<int>(blockIdx.y);
@@ -262,29 +323,19 @@ __global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(MapBa
     load_weights<D, F>(arguments.map.weights + static_cast<std::size_t>(h) * D * F, leading, rest);
     const float bias = arguments.map.bias == nullptr ? 0 : arguments.map.bias[h];
     const BFloat* const x = head_rows(heads, arguments.rows, arguments.x, local, D);
-    const float* const dphi_rows = head_rows(heads, Rows::queries, arguments.dphi, local, width);
+    const float* const dphi_rows = head_rows(heads, PackedRows::queries, arguments.dphi, local, width);
 
-    float weight_gradient[2 * Tile::pairs][4];
+    float weight_gradient[2 * WeightTile<D, F>::pairs][4];
     clear(weight_gradient);
     float bias_gradient = 0;
     float product = 0;
     const int begin = static_cast<int>(blockIdx.x) * rows_per_block;
     for (int tile = begin; tile < min(begin + rows_per_block, length); tile += tile_rows) {
         copy_tile<D>(x_tile, x + static_cast<std::size_t>(tile) * D, D, tile_rows, length - tile);
-        commit_copies();
-        wait_for_copies<0>();
-        __syncthreads();
+        wait_for_copies_of_block();
         const int first = tile + warp() * 16;
         float z[F / 8][4];
-        clear(z);
-#pragma unroll
-        for (int step = 0; step < D / 16; ++step) {
-            Pair rows[4];
-            load_left(rows, x_tile + warp() * 16 * pitch(D) + step * 16, pitch(D));
-            multiply_step<F>(z, rows, leading + step * 16 * pitch(F), pitch(F));
-            multiply_step<F>(z, rows, rest + step * 16 * pitch(F), pitch(F));
-        }
-        for_each_element(z, [=](int, int, float& value) { value += bias; });
+        map_rows<D, F>(z, x_tile, leading, rest, bias);
         float dz[F / 8][4];
         clear(dz);
         for (int half = 0; half < width / F; ++half) {
@@ -294,47 +345,17 @@ __global__ __launch_bounds__(map_threads) void feature_map_backward_kernel(MapBa
         }
         for_each_element(dz, [&](int, int, float& value) { bias_gradient += value; });
         if (arguments.dx != nullptr) store_input_gradient<D, F>(arguments, index, first, dz, leading);
-        if (arguments.partials == nullptr) {
-            __syncthreads(); // before the next rows take these ones' place
-            continue;
+        if (arguments.partials != nullptr) {
+            write_tile_rows<F>(dz_tile, dz);
+            __syncthreads();
+            add_weight_gradient<D, F>(weight_gradient, x_tile, dz_tile);
         }
-#pragma unroll
-        for (int r = 0; r < 2; ++r)
-#pragma unroll
-            for (int j = 0; j < F / 8; ++j)
-                *reinterpret_cast<Pair*>(dz_tile + (warp() * 16 + lane_row() + 8 * r) * pitch(F) + 8 * j +
-                                         lane_column()) = pack(dz[j][2 * r], dz[j][2 * r + 1]);
-        __syncthreads();
-        if (Tile::exists())
-#pragma unroll
-            for (int step = 0; step < tile_rows / 16; ++step) {
-                Pair left[4];
-                load_left_transposed(left, x_tile + step * 16 * pitch(D) + Tile::row(), pitch(D));
-                multiply_step<Tile::pairs * 16>(weight_gradient, left, dz_tile + step * 16 * pitch(F) + Tile::column(),
-                                                pitch(F));
-            }
-        __syncthreads();
+        __syncthreads(); // before the next rows take these ones' place
     }
-
     if (arguments.partials == nullptr) return;
-    float* const out = arguments.partials + (static_cast<std::size_t>(blockIdx.x) * heads.count + local) * (D * F + 2);
-    if (Tile::exists())
-        for_each_element(weight_gradient, [&](int row, int column, float& value) {
-            out[(Tile::row() + row) * F + Tile::column() + column] = value;
-        });
-    float* const sums = reinterpret_cast<float*>(dz_tile);
-    bias_gradient = warp_sum(bias_gradient);
-    product = warp_sum(product);
-    if (lane() == 0) {
-        sums[warp()] = bias_gradient;
-        sums[map_warps + warp()] = product;
-    }
-    __syncthreads();
-    if (threadIdx.x < 2) {
-        float sum = 0;
-        for (int i = 0; i < map_warps; ++i) sum += sums[threadIdx.x * map_warps + i];
-        out[D * F + threadIdx.x] = sum;
-    }
+    store_partials<D, F>(arguments.partials +
+                             (static_cast<std::size_t>(blockIdx.x) * heads.count + local) * (D * F + 2),
+                         weight_gradient, bias_gradient, product, reinterpret_cast<float*>(dz_tile));
 }
 
 struct SumArguments {
@@ -347,7 +368,7 @@ struct SumArguments {
     MapGradients gradients;
 };
 
-/// A thread an element: the sum over segments in their order.
+/// A thread an element: the sum over segments, in their order.
 __global__ void add_partials_kernel(SumArguments arguments) {
     const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
     const int size = arguments.weights + 2;
@@ -366,31 +387,6 @@ __global__ void add_partials_kernel(SumArguments arguments) {
         // Scaling all weights changes nothing, so gamma dl/dgamma = -lambda dl/dlambda, and that is phi . dphi.
         const Mixing factors = mixing(arguments.heads.shape, arguments.form, arguments.window_factors, index);
         out.window_factors[index] -= (arguments.form.affine ? 1 : 1 - factors.gamma) * sum;
-    }
-}
-
-/// Calls `body.template operator()<d, f>()`.
-template <class Body>
-void for_map_sizes(int head_dim, int feature_dim, const Body& body) {
-    const auto with_head_dim = [&]<int D>() {
-        switch (feature_dim) {
-        case 16:
-            return body.template operator()<D, 16>();
-        case 32:
-            return body.template operator()<D, 32>();
-        case 64:
-            return body.template operator()<D, 64>();
-        default:
-            return body.template operator()<D, 128>();
-        }
-    };
-    switch (head_dim) {
-    case 32:
-        return with_head_dim.template operator()<32>();
-    case 64:
-        return with_head_dim.template operator()<64>();
-    default:
-        return with_head_dim.template operator()<128>();
     }
 }
 
@@ -416,7 +412,7 @@ bool supports(FeatureMapKind map) {
 
 /// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) bf16, 36 KiB at d = 128, f = 64. Moves 2 d bytes a
 /// row in and 2 d' out; 4 d f FLOP a row.
-void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, const BFloat* x, BFloat* phi,
+void feature_map_forward(const Heads& heads, const MapPointers& map, PackedRows rows, const BFloat* x, BFloat* phi,
                          cudaStream_t stream) {
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {
         launch("feature_map", feature_map_kernel<D, F>, map_blocks(heads), map_threads,
@@ -433,8 +429,8 @@ std::size_t feature_map_partials(const Heads& heads, int feature_dim) {
 /// = 64. Moves 2 d + 4 d' bytes a row in, with dx 8 d more; 6 d f FLOP a row, with dx 8 d f. Then one pass over the
 /// partial sums.
 void feature_map_backward(const Heads& heads, const StudentForm& form, const MapPointers& map, const float* factors,
-                          Rows rows, const BFloat* x, const float* dphi, float* partials, const MapGradients& gradients,
-                          cudaStream_t stream) {
+                          PackedRows rows, const BFloat* x, const float* dphi, float* partials,
+                          const MapGradients& gradients, cudaStream_t stream) {
     const int segments = segment_count(heads.shape.length);
     float* const sums = gradients.weights != nullptr ? partials : nullptr;
     for_map_sizes(heads.shape.head_dim, map.feature_dim, [&]<int D, int F>() {

@@ -1,9 +1,10 @@
 #pragma once
-/// All feature maps of the linear branch, phi(x) = clamp_min(activation(x W + b), 1e-12) (paper section 3.1).
+/// All feature maps of the linear branch, phi(x) = max(activation(x W + b), 1e-12) (paper section 3.1).
 ///
 /// A map is an enumerator and its `FeatureMap`; names, options, sizes, dispatch and tests follow from these.
 /// CONTRIBUTING.md shows how to add one.
 #include "kernels/exponential.hpp"
+#include "kernels/floors.hpp"
 #include "kernels/row.hpp"
 
 #include <array>
@@ -14,10 +15,7 @@ namespace lolcats {
 
 enum class FeatureMapKind { hedgehog, hedgehog_half, t2r, exp_dim, exp_dim_half, pos_elu, dpfp, count };
 
-template <class Real>
-inline constexpr Real feature_floor = Real(1e-12);
-
-/// dphi as it passes the clamp, which passes no gradient where it bites.
+/// dphi behind the clamp: zero where phi is clamped.
 template <class Real>
 struct FeatureGradient {
     const Real* phi;
@@ -31,7 +29,7 @@ struct FeatureGradient {
 template <FeatureMapKind kind>
 struct FeatureMap;
 
-/// What a map is if it does not say otherwise.
+/// Defaults of a map.
 struct CommonMap {
     static constexpr int outputs = 1;     ///< d' / f
     static constexpr bool square = false; ///< W is d x d: f is the head dimension
@@ -44,7 +42,7 @@ namespace detail {
 template <class Real>
 LOLCATS_INLINE_FUNCTION Real shifted_exponentials(int f, Real sign, const Real* z, Real* out) {
     Real top = sign * z[0];
-    LOLCATS_OMP("omp simd reduction(max : top)") // from 0, or the last vector would not be whole
+    LOLCATS_OMP("omp simd reduction(max : top)") // from 0: f numbers, not f - 1, are whole vectors
     for (int j = 0; j < f; ++j) top = sign * z[j] > top ? sign * z[j] : top;
     return tile::exponentials(f, sign, z, top, out);
 }
@@ -55,8 +53,8 @@ LOLCATS_INLINE_FUNCTION void softmax_half(int f, Real sign, const Real* z, Real*
     for (int j = 0; j < f; ++j) out[j] *= scale;
 }
 
-/// [softmax(z), softmax(-z)] with one exponential an element, for exp(-z) = 1 / exp(z): shifted by the middle of their
-/// range, neither overflows unless the range is wider than single precision's.
+/// [softmax(z), softmax(-z)] with one exponential an element, as exp(-z) = 1 / exp(z). Shifted by the middle of the z,
+/// neither overflows unless their range is wider than single precision's.
 template <class Real>
 LOLCATS_INLINE_FUNCTION void both_softmax_halves(int f, const Real* z, Real* phi) {
     Real top = z[0];
@@ -274,7 +272,7 @@ constexpr bool is_square(FeatureMapKind kind) {
     return with_feature_map(kind, [](auto map) { return map.square; });
 }
 
-/// f where it is left open.
+/// f if the user gives none.
 constexpr int usual_feature_dim(FeatureMapKind kind, int head_dim) {
     return is_square(kind) ? head_dim : head_dim / 2;
 }

@@ -27,8 +27,19 @@ ProductShape product_shape(Transpose a_op, Transpose b_op, const Matrix<Real>& a
     return {static_cast<int>(m), static_cast<int>(n), static_cast<int>(k)};
 }
 
+/// Of x W^T, or x W, into c.
 template <class Real>
-void round_to_bf16(const Real* in, std::size_t count, BFloat16* out) {
+ProductShape linear_shape(const Matrix<Real>& x, const Weight<Real>& weight, bool transpose, const Matrix<Real>& c) {
+    const ProductShape s{static_cast<int>(x.extent(0)), static_cast<int>(c.extent(1)), static_cast<int>(x.extent(1))};
+    if (s.k != (transpose ? weight.inputs() : weight.outputs()) ||
+        s.n != (transpose ? weight.outputs() : weight.inputs()) || static_cast<int>(c.extent(0)) != s.m)
+        fail("linear layer [{}, {}] applied to [{}, {}]: a bug, please report it", weight.outputs(), weight.inputs(),
+             s.m, s.k);
+    return s;
+}
+
+template <class Real>
+void narrow(const Real* in, std::size_t count, BFloat16* out) {
     Kokkos::parallel_for(
         "round_to_bf16", Kokkos::RangePolicy<Execution>(0, count),
         KOKKOS_LAMBDA(std::size_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
@@ -41,12 +52,28 @@ void widen(const BFloat16* in, std::size_t count, Real* out) {
         KOKKOS_LAMBDA(std::size_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
 }
 
+/// What enters the products of one call. A rounded form has no rows until a product takes it.
+template <class Real>
+struct Activation {
+    const Matrix<Real>& x;
+    Matrix<BFloat16> half = {};
+    ScaledFloat8 float8 = {};
+};
+
 } // namespace
 
 template <class Real>
 struct Gemm<Real>::State {
-    State(Arithmetic arithmetic, Rows rows)
-        : arithmetic(arithmetic), few(rows == Rows::few && arithmetic != Arithmetic::exact) {}
+    State(Arithmetic arithmetic, RowCount rows)
+        : arithmetic(arithmetic), few(rows == RowCount::few && arithmetic != Arithmetic::exact) {}
+
+    /// How a product with a weight is computed.
+    enum class Path {
+        full,   ///< in Real; a bf16 or 8-bit weight is widened
+        half,   ///< in bf16; an 8-bit weight is widened to that
+        float8, ///< in 8 bits
+        few     ///< by few_rows_multiply, which reads the weight as it is kept
+    };
 
     Arithmetic arithmetic;
     bool few;
@@ -57,13 +84,14 @@ struct Gemm<Real>::State {
     Vector<BFloat16> widened_half; ///< an 8-bit weight where products are in bf16
     Vector<Real> widened;          ///< a bf16 or 8-bit weight where they are in f32
 
-    bool float8_is_current = false; ///< float8_values hold the activation of this call
-    bool half_is_current = false;   ///< `rounded` does
-
-    void forget_rounded() { float8_is_current = half_is_current = false; }
-
-    [[nodiscard]] bool in_bf16() const {
-        return arithmetic == Arithmetic::bf16 || (arithmetic == Arithmetic::fp8 && Products::has_bf16());
+    /// Of x W^T or x W. In double all are `full`.
+    [[nodiscard]] Path path_of(const ProductShape& shape, const Weight<Real>& weight, bool transpose) const {
+        if (!std::is_same_v<Real, float>) return Path::full;
+        if (few && transpose) return Path::few;
+        if (arithmetic == Arithmetic::fp8 && transpose && weight.is_float8() && Products::has_float8(shape))
+            return Path::float8;
+        const bool in_bf16 = arithmetic == Arithmetic::bf16 || (arithmetic == Arithmetic::fp8 && Products::has_bf16());
+        return in_bf16 && (weight.is_half() || weight.is_float8()) ? Path::half : Path::full;
     }
 
     /// c = alpha op(a) op(b) + beta c, with bias[n] added to every row unless it is empty. The libraries have no double
@@ -83,40 +111,32 @@ struct Gemm<Real>::State {
         if (bias.extent(0) > 0) add_to_rows(bias, c);
     }
 
-    /// Whether x W^T or x W is a product in bf16.
-    [[nodiscard]] bool takes_half(const ProductShape& shape, const Weight<Real>& weight, bool transpose) const {
-        if (!in_bf16() || !(weight.is_half() || weight.is_float8()) || (few && transpose)) return false;
-        return !takes_float8(shape, weight, transpose);
-    }
-
     /// c[m, n] = added + x W^T or x W, + bias
-    void apply(const Matrix<Real>& x, const Weight<Real>& weight, Transpose op, const Vector<Real>& bias,
+    void apply(Activation<Real>& in, const Weight<Real>& weight, Transpose op, const Vector<Real>& bias,
                const Matrix<Real>& added, const Matrix<Real>& c) {
-        const int m = static_cast<int>(x.extent(0));
-        const int k = static_cast<int>(x.extent(1));
-        const int n = static_cast<int>(c.extent(1));
         const bool transpose = op == Transpose::yes;
-        if (k != (transpose ? weight.inputs() : weight.outputs()) ||
-            n != (transpose ? weight.outputs() : weight.inputs()) || static_cast<int>(c.extent(0)) != m)
-            fail("linear layer [{}, {}] applied to [{}, {}]: a bug, please report it", weight.outputs(),
-                 weight.inputs(), m, k);
-        const ProductShape shape{m, n, k};
+        const ProductShape shape = linear_shape(in.x, weight, transpose, c);
         if constexpr (std::is_same_v<Real, float>) {
-            if (takes_half(shape, weight, transpose))
-                return apply_in_bf16(shape, x, {half_data(weight), weight.inputs(), transpose}, bias, added, c);
-            if (!few && takes_float8(shape, weight, transpose))
-                return apply_in_float8(shape, x, weight.float8, bias, added, c);
+            switch (path_of(shape, weight, transpose)) {
+            case Path::half:
+                return apply_in_half(shape, in, {half_data(weight), weight.inputs(), transpose}, bias, added, c);
+            case Path::float8:
+                return apply_in_float8(shape, in, weight.float8, bias, added, c);
+            case Path::few:
+                return apply_to_few(shape, in.x, weight, bias, added, c);
+            case Path::full:
+                break;
+            }
         }
         const bool add = start_with(added, c);
-        if constexpr (std::is_same_v<Real, float>) {
-            if (few && transpose && weight.is_half())
-                return apply_to_few(shape, x, weight.half.data(), nullptr, bias, c, add);
-            if (few && transpose && weight.is_float8())
-                return apply_to_few(shape, x, weight.float8.values.data(), weight.float8.scales.data(), bias, c, add);
-        }
         const Factor<Real> factor{full_data(weight), weight.inputs(), transpose};
         const Kokkos::Profiling::ScopedRegion region("weight_products");
-        multiply(shape, Real(1), {x.data(), k, false}, factor, add ? Real(1) : Real(0), bias, c);
+        multiply(shape, Real(1), {in.x.data(), shape.k, false}, factor, add ? Real(1) : Real(0), bias, c);
+    }
+
+    /// y = added + x W^T + bias for all targets.
+    void linear(Activation<Real> in, LinearTargets targets) {
+        for (const auto& [weight, y, added] : targets) apply(in, weight, Transpose::yes, weight.bias, added, y);
     }
 
     /// Memory for an activation [m, k] in bf16, kept from one use to the next.
@@ -125,50 +145,49 @@ struct Gemm<Real>::State {
     }
 
 private:
-    [[nodiscard]] bool takes_float8(const ProductShape& shape, const Weight<Real>& weight, bool transpose) const {
-        return arithmetic == Arithmetic::fp8 && transpose && weight.is_float8() && Products::has_float8(shape);
+    void apply_in_half(const ProductShape& s, Activation<float>& in, const Factor<BFloat16>& weight,
+                       const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
+        if (in.half.extent(0) == 0) {
+            in.half = half_rows(s.m, s.k);
+            narrow(in.x.data(), in.x.size(), in.half.data());
+        }
+        const Kokkos::Profiling::ScopedRegion region("weight_products");
+        products.multiply(s, {in.half.data(), s.k, false}, weight, added.data(), bias.data(), c.data());
     }
 
-    /// Where products add to what is in c: whether anything is added.
-    static bool start_with(const Matrix<Real>& added, const Matrix<Real>& c) {
-        if (added.extent(0) > 0 && added.data() != c.data()) Kokkos::deep_copy(Execution(), c, added);
-        return added.extent(0) > 0;
-    }
-
-    template <class T>
-    static void apply_to_few(const ProductShape& s, const Matrix<float>& x, const T* w, const float* scales,
-                             const Vector<float>& bias, const Matrix<float>& c, bool add) {
-        few_rows_multiply(s.m, s.n, s.k, 1, x.data(), s.k, w, s.k, scales, add ? 1.0F : 0.0F, bias.data(), c.data(),
-                          s.n);
-    }
-
-    void apply_in_float8(const ProductShape& s, const Matrix<float>& x, const ScaledFloat8& weight,
+    void apply_in_float8(const ProductShape& s, Activation<float>& in, const ScaledFloat8& weight,
                          const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
-        const ScaledFloat8 activation = rows_for(s);
-        if (!float8_is_current) round_to_float8(x, activation);
-        float8_is_current = true;
+        if (in.float8.values.extent(0) == 0) {
+            in.float8 = float8_rows(s.m, s.k);
+            round_to_float8(in.x, in.float8);
+        }
         {
             const Kokkos::Profiling::ScopedRegion region("weight_products");
-            products.multiply(s, {activation.values.data(), activation.scales.data()},
+            products.multiply(s, {in.float8.values.data(), in.float8.scales.data()},
                               {weight.values.data(), weight.scales.data()}, added.data(), c.data());
         }
         if (bias.extent(0) > 0) add_to_rows(bias, c);
     }
 
-    void apply_in_bf16(const ProductShape& s, const Matrix<float>& x, const Factor<BFloat16>& weight,
-                       const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
-        const auto half = half_rows(s.m, s.k);
-        if (!half_is_current) round_to_bf16(x.data(), x.size(), half.data());
-        half_is_current = true;
+    static void apply_to_few(const ProductShape& s, const Matrix<float>& x, const Weight<float>& weight,
+                             const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
+        const float beta = start_with(added, c) ? 1 : 0;
         const Kokkos::Profiling::ScopedRegion region("weight_products");
-        products.multiply(s, {half.data(), s.k, false}, weight, added.data(), bias.data(), c.data());
+        const auto multiply = [&](const auto* w, const float* scales) {
+            few_rows_multiply(s.m, s.n, s.k, 1, x.data(), s.k, w, s.k, scales, beta, bias.data(), c.data(), s.n);
+        };
+        if (weight.is_half())
+            multiply(weight.half.data(), nullptr);
+        else if (weight.is_float8())
+            multiply(weight.float8.values.data(), weight.float8.scales.data());
+        else
+            multiply(weight.full.data(), nullptr);
     }
 
-    /// Memory for an activation [m, k], kept from one use to the next.
-    ScaledFloat8 rows_for(const ProductShape& s) {
-        const std::size_t size = static_cast<std::size_t>(s.m) * s.k;
-        return {Matrix<Float8>(reserve(float8_values, size, "rounded_activation"), s.m, s.k),
-                Vector<float>(reserve(float8_scales, s.m, "activation_scales"), s.m)};
+    /// Memory for an activation [m, k] in 8 bits, likewise.
+    ScaledFloat8 float8_rows(std::size_t m, std::size_t k) {
+        return {Matrix<Float8>(reserve(float8_values, m * k, "rounded_activation"), m, k),
+                Vector<float>(reserve(float8_scales, m, "activation_scales"), m)};
     }
 
     const BFloat16* half_data(const Weight<float>& weight) {
@@ -194,7 +213,7 @@ private:
 };
 
 template <class Real>
-Gemm<Real>::Gemm(Arithmetic arithmetic, Rows rows) : state_(std::make_unique<State>(arithmetic, rows)) {}
+Gemm<Real>::Gemm(Arithmetic arithmetic, RowCount rows) : state_(std::make_unique<State>(arithmetic, rows)) {}
 
 template <class Real>
 Gemm<Real>::~Gemm() = default;
@@ -210,31 +229,28 @@ void Gemm<Real>::multiply(Transpose a_op, Transpose b_op, Real alpha, const Matr
 }
 
 template <class Real>
-void Gemm<Real>::linear(const Matrix<Real>& x, Projections projections) {
-    state_->forget_rounded();
-    for (const auto& [weight, y, added] : projections) state_->apply(x, weight, Transpose::yes, weight.bias, added, y);
+void Gemm<Real>::linear(const Matrix<Real>& x, LinearTargets targets) {
+    state_->linear({x}, targets);
 }
 
 template <class Real>
-Matrix<BFloat16> Gemm<Real>::half_input(const Matrix<Real>& x, Projections projections) {
-    for (const auto& [weight, y, added] : projections) {
+Matrix<BFloat16> Gemm<Real>::half_input(const Matrix<Real>& x, LinearTargets targets) {
+    for (const auto& [weight, y, added] : targets) {
         const ProductShape shape{static_cast<int>(x.extent(0)), weight.outputs(), weight.inputs()};
-        if (!state_->takes_half(shape, weight, true)) return {};
+        if (state_->path_of(shape, weight, true) != State::Path::half) return {};
     }
     return state_->half_rows(x.extent(0), x.extent(1));
 }
 
 template <class Real>
-void Gemm<Real>::multiply_half(const Matrix<Real>& x, Projections projections) {
-    state_->float8_is_current = false;
-    state_->half_is_current = true;
-    for (const auto& [weight, y, added] : projections) state_->apply(x, weight, Transpose::yes, weight.bias, added, y);
+void Gemm<Real>::linear_of_half(const Matrix<Real>& x, const Matrix<BFloat16>& half, LinearTargets targets) {
+    state_->linear({x, half}, targets);
 }
 
 template <class Real>
 void Gemm<Real>::linear_backward(const Matrix<Real>& dy, const Weight<Real>& weight, const Matrix<Real>& dx, bool add) {
-    state_->forget_rounded();
-    state_->apply(dy, weight, Transpose::no, {}, add ? dx : Matrix<Real>(), dx);
+    Activation<Real> in{dy};
+    state_->apply(in, weight, Transpose::no, {}, add ? dx : Matrix<Real>(), dx);
 }
 
 Arithmetic measure_arithmetic() {

@@ -41,7 +41,7 @@ enum class Arithmetic {
 };
 
 /// What products with weights are made for. Those of `few` rows (kernels/few_rows.hpp) keep activations in float.
-enum class Rows { many, few };
+enum class RowCount { many, few };
 
 /// Of f32 and bf16, what this processor does faster with bf16 weights, from a short measurement; f32 where it has no
 /// bf16 instructions.
@@ -50,7 +50,7 @@ Arithmetic measure_arithmetic();
 template <class Real>
 class Gemm {
 public:
-    explicit Gemm(Arithmetic arithmetic, Rows rows = Rows::many);
+    explicit Gemm(Arithmetic arithmetic, RowCount rows = RowCount::many);
     ~Gemm();
     Gemm(const Gemm&) = delete;
     Gemm& operator=(const Gemm&) = delete;
@@ -60,27 +60,27 @@ public:
                   const Matrix<Real>& c);
 
     /// y[n, outputs] = added + x[n, inputs] W^T + bias; `added` may be y itself, or have no rows for 0. y is not x.
-    struct Projection {
+    struct LinearTarget {
         const Weight<Real>& weight;
         const Matrix<Real>& y;
         Matrix<Real> added = {};
     };
-    using Projections = std::initializer_list<Projection>;
+    using LinearTargets = std::initializer_list<LinearTarget>;
     /// x is rounded once for all weights.
-    void linear(const Matrix<Real>& x, Projections projections);
+    void linear(const Matrix<Real>& x, LinearTargets targets);
 
     /// The same for an x that make(out) writes: `out` is x itself or, where all these products take bf16, memory for a
-    /// Matrix<BFloat16> of its shape. What x holds afterwards is not said.
+    /// Matrix<BFloat16> of its shape. x is scratch afterwards.
     template <class Make>
-    void linear_of(const Matrix<Real>& x, const Make& make, Projections projections) {
+    void linear_of(const Matrix<Real>& x, const Make& make, LinearTargets targets) {
         if constexpr (std::is_same_v<Real, float>) {
-            if (const auto half = half_input(x, projections); half.extent(0) > 0) {
+            if (const auto half = half_input(x, targets); half.extent(0) > 0) {
                 make(half);
-                return multiply_half(x, projections);
+                return linear_of_half(x, half, targets);
             }
         }
         make(x);
-        linear(x, projections);
+        linear(x, targets);
     }
 
     /// dx[n, inputs] = (add ? dx : 0) + dy[n, outputs] W
@@ -88,8 +88,9 @@ public:
 
 private:
     /// Where products with these weights take x in bf16 from; no rows if one of them does not.
-    Matrix<BFloat16> half_input(const Matrix<Real>& x, Projections projections);
-    void multiply_half(const Matrix<Real>& x, Projections projections);
+    Matrix<BFloat16> half_input(const Matrix<Real>& x, LinearTargets targets);
+    /// linear() of an x that is in `half`.
+    void linear_of_half(const Matrix<Real>& x, const Matrix<BFloat16>& half, LinearTargets targets);
 
     struct State;
     std::unique_ptr<State> state_;

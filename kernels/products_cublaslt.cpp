@@ -9,7 +9,6 @@
 #include <compare>
 #include <limits>
 #include <map>
-#include <type_traits>
 #include <utility>
 
 namespace lolcats {
@@ -26,27 +25,16 @@ void check_cublas(cublasStatus_t status, const char* call, const char* file, int
 }
 #define LOLCATS_CHECK_CUBLAS(call) check_cublas(call, #call, __FILE__, __LINE__)
 
-/// Owns a handle of cuBLASLt or an event of CUDA.
-template <auto Destroy>
-struct Destroyer {
-    template <class T>
-    void operator()(T* handle) const {
-        Destroy(handle);
-    }
-};
-template <class Handle, auto Destroy>
-using Owner = std::unique_ptr<std::remove_pointer_t<Handle>, Destroyer<Destroy>>;
-using Library = Owner<cublasLtHandle_t, cublasLtDestroy>;
-using Description = Owner<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
-using Layout = Owner<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
-using Preference = Owner<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
-using Event = Owner<cudaEvent_t, cudaEventDestroy>;
-using DeviceMemory = Owner<void*, cudaFree>;
+using Library = HandleOwner<cublasLtHandle_t, cublasLtDestroy>;
+using Description = HandleOwner<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = HandleOwner<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = HandleOwner<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+using DeviceMemory = HandleOwner<void*, cudaFree>;
 
-Event make_event() {
+CudaEvent make_timed_event() {
     cudaEvent_t event = nullptr;
     LOLCATS_CHECK_CUDA(cudaEventCreate(&event));
-    return Event(event);
+    return CudaEvent(event);
 }
 
 /// The largest power of two up to 256 that a pointer is a multiple of.
@@ -90,6 +78,10 @@ struct Arguments {
     const float* b_scales = nullptr;
 };
 
+const char* name_of(cudaDataType_t type) {
+    return type == CUDA_R_8F_E4M3 ? "8-bit" : type == CUDA_R_16BF ? "bf16" : "float";
+}
+
 Layout make_layout(cudaDataType_t type, int rows, int columns, int row) {
     cublasLtMatrixLayout_t layout = nullptr;
     LOLCATS_CHECK_CUBLAS(cublasLtMatrixLayoutCreate(&layout, type, static_cast<std::uint64_t>(columns),
@@ -125,8 +117,7 @@ struct Plan {
         set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
         set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
 #else
-        fail("--gemm fp8: cuBLAS before 12.9 has no products with a scale a row; use --gemm bf16 or build with newer "
-             "CUDA");
+        fail("cuBLAS before 12.9, which this was built with, has no 8-bit products with a scale a row");
 #endif
     }
 
@@ -173,8 +164,8 @@ private:
         std::array<cublasLtMatmulHeuristicResult_t, most_candidates> candidates{};
         const int count = ask_heuristic(key, plan, candidates);
         if (count == 0)
-            fail("cuBLASLt has no algorithm for a product of {} x {} x {} on this GPU; use --gemm {}", key.m, key.n,
-                 key.k, key.type == CUDA_R_8F_E4M3 ? "bf16" : "exact");
+            fail("cuBLASLt has no algorithm for a {} product of {} x {} x {} on this GPU", name_of(key.type), key.m,
+                 key.n, key.k);
         plan.algorithm = candidates.front().algo;
         if (choice == AlgorithmChoice::fastest)
             plan.algorithm = candidates[fastest(key, plan, candidates, count, arguments)].algo;
@@ -230,8 +221,8 @@ private:
     float measure(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Arguments& arguments, float* out) {
         if (run(plan, algorithm, arguments, out) != CUBLAS_STATUS_SUCCESS)
             return std::numeric_limits<float>::infinity();
-        const Event start = make_event();
-        const Event stop = make_event();
+        const CudaEvent start = make_timed_event();
+        const CudaEvent stop = make_timed_event();
         LOLCATS_CHECK_CUDA(cudaEventRecord(start.get(), Execution().cuda_stream()));
         for (int i = 0; i < timed_runs; ++i) LOLCATS_CHECK_CUBLAS(run(plan, algorithm, arguments, out));
         LOLCATS_CHECK_CUDA(cudaEventRecord(stop.get(), Execution().cuda_stream()));

@@ -14,16 +14,15 @@ namespace {
 
 using dnnl::memory;
 
+/// The array [m, n] at c; without rows if that is null.
+Matrix<float> dense(const ProductShape& s, const float* c) {
+    return c == nullptr ? Matrix<float>() : Matrix<float>(const_cast<float*>(c), s.m, s.n);
+}
+
 void add_bias(const ProductShape& s, const float* bias, float* c, int c_row) {
     if (bias == nullptr) return;
     if (c_row != s.n) fail("a bias added to rows {} apart, {} long: a bug, please report it", c_row, s.n);
-    add_to_rows(Vector<float>(const_cast<float*>(bias), s.n), Matrix<float>(c, s.m, s.n));
-}
-
-/// oneDNN adds to what is in c.
-void start_with(const float* added, std::size_t size, float* c) {
-    if (added == nullptr || added == c) return;
-    Kokkos::deep_copy(Execution(), Vector<float>(c, size), Vector<const float>(added, size));
+    add_to_rows(Vector<float>(const_cast<float*>(bias), s.n), dense(s, c));
 }
 
 } // namespace
@@ -41,7 +40,7 @@ struct Products::State {
             return dnnl::matmul({dnnl::matmul::desc(a, b, c), attributes, engine});
         } catch (const dnnl::error& error) {
             if (error.status != dnnl_unimplemented) throw;
-            fail("--gemm bf16: oneDNN has no bf16 products for this processor; use --gemm f32 or auto");
+            fail("oneDNN has no bf16 products for this processor");
         }
     }
 
@@ -70,7 +69,7 @@ void Products::multiply(const ProductShape& s, float alpha, const Factor<float>&
 
 void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const Factor<BFloat16>& b, const float* added,
                         const float* bias, float* c) {
-    const bool add = added != nullptr;
+    const bool add = start_with(dense(s, added), dense(s, c));
     auto& primitive = state_->primitives[{s.m, s.n, s.k, a.transpose, b.transpose, add}];
     const auto strides = [](const Factor<BFloat16>& factor) {
         return factor.transpose ? memory::dims{1, factor.row} : memory::dims{factor.row, 1};
@@ -79,7 +78,6 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
     const memory::desc b_shape({s.k, s.n}, memory::data_type::bf16, strides(b));
     const memory::desc c_shape({s.m, s.n}, memory::data_type::f32, memory::dims{s.n, 1});
     if (!primitive) primitive = state_->compile(a_shape, b_shape, c_shape, add);
-    start_with(added, static_cast<std::size_t>(s.m) * s.n, c);
     primitive.execute(state_->stream,
                       {{DNNL_ARG_SRC, memory(a_shape, state_->engine, const_cast<BFloat16*>(a.data))},
                        {DNNL_ARG_WEIGHTS, memory(b_shape, state_->engine, const_cast<BFloat16*>(b.data))},
@@ -107,8 +105,8 @@ void Products::multiply(const ProductShape& s, const ScaledFactor& a, const Scal
     };
     const float* wide_a = widened(a, s.m, state_->widened_a);
     const float* wide_b = widened(b, s.n, state_->widened_b);
-    start_with(added, static_cast<std::size_t>(s.m) * s.n, c);
-    multiply(s, 1, {wide_a, s.k, false}, {wide_b, s.k, true}, added == nullptr ? 0.0F : 1.0F, nullptr, c, s.n);
+    const bool add = start_with(dense(s, added), dense(s, c));
+    multiply(s, 1, {wide_a, s.k, false}, {wide_b, s.k, true}, add ? 1.0F : 0.0F, nullptr, c, s.n);
 }
 
 } // namespace lolcats

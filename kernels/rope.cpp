@@ -21,20 +21,20 @@ double scaled_frequency(double frequency, const RopeScaling& scaling) {
 
 } // namespace
 
-std::vector<double> rope_frequencies(const ModelConfig& config) {
-    std::vector<double> frequencies(config.head_dim / 2);
+std::vector<double> rope_frequencies(const RopeForm& form) {
+    std::vector<double> frequencies(form.head_dim / 2);
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
-        frequencies[i] = std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / config.head_dim);
-        if (config.rope_scaling) frequencies[i] = scaled_frequency(frequencies[i], *config.rope_scaling);
+        frequencies[i] = std::pow(form.theta, -2.0 * static_cast<double>(i) / form.head_dim);
+        if (form.scaling) frequencies[i] = scaled_frequency(frequencies[i], *form.scaling);
     }
     return frequencies;
 }
 
 template <class Real>
-RopeTable<Real>::RopeTable(const ModelConfig& config, int length)
-    : cosine(uninitialized("rope_cosine"), length, config.head_dim / 2),
-      sine(uninitialized("rope_sine"), length, config.head_dim / 2) {
-    const auto frequencies = rope_frequencies(config);
+RopeTable<Real>::RopeTable(const RopeForm& form, int length)
+    : cosine(uninitialized("rope_cosine"), length, form.head_dim / 2),
+      sine(uninitialized("rope_sine"), length, form.head_dim / 2) {
+    const auto frequencies = rope_frequencies(form);
     const auto host_cosine = Kokkos::create_mirror_view(cosine);
     const auto host_sine = Kokkos::create_mirror_view(sine);
     for (int position = 0; position < length; ++position)

@@ -3,12 +3,20 @@
 #include "kernels/views.hpp"
 #include "lolcats/model_config.hpp"
 
+#include <optional>
 #include <vector>
 
 namespace lolcats {
 
-/// Angular frequencies [d/2] with "llama3" scaling applied where the model has it.
-std::vector<double> rope_frequencies(const ModelConfig& config);
+/// What a model's rotations depend on.
+struct RopeForm {
+    int head_dim; ///< d
+    double theta; ///< pair i turns by theta^(-2 i / d) a token, unless scaled
+    std::optional<RopeScaling> scaling;
+};
+
+/// Angular frequencies [d/2], scaled where the form says so.
+std::vector<double> rope_frequencies(const RopeForm& form);
 
 /// Cosines and sines of position * frequency, [T, d/2] each, computed in double.
 template <class Real>
@@ -17,7 +25,7 @@ struct RopeTable {
     Matrix<Real> sine;
 
     RopeTable() = default;
-    RopeTable(const ModelConfig& config, int length);
+    RopeTable(const RopeForm& form, int length);
 };
 
 /// Fills the table's first rows for these positions, so that row i is that of positions[i].

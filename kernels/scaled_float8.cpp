@@ -1,23 +1,11 @@
 #include "kernels/scaled_float8.hpp"
 
+#include "kernels/rounding.hpp"
 #include "kernels/row_team.hpp"
-#include "lolcats/bfloat16.hpp"
 
 #include <limits>
 
 namespace lolcats {
-
-namespace {
-
-template <class T>
-KOKKOS_INLINE_FUNCTION T rounded(float x) {
-    if constexpr (std::is_same_v<T, BFloat16>)
-        return to_bfloat16(x);
-    else
-        return static_cast<T>(x);
-}
-
-} // namespace
 
 ScaledFloat8::ScaledFloat8(Matrix<Float8> values, Vector<float> scales)
     : values(std::move(values)), scales(std::move(scales)) {}
@@ -36,7 +24,8 @@ void round_to_float8(const Matrix<float>& x, const ScaledFloat8& out) {
         "round_to_float8", x.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const float* in = &x(row, 0);
             const float largest = team.largest_magnitude(width, in);
-            // Not less, so that its inverse is finite. An infinite one makes NaN of all: 0 times infinity.
+            // At least a normal number, so that the inverse is finite. An infinite scale makes all NaN: 0 times
+            // infinity.
             const float scale = Kokkos::fmax(largest / largest_float8, std::numeric_limits<float>::min());
             const float inverse = 1 / scale;
             Float8* to = &out.values(row, 0);
@@ -53,7 +42,7 @@ void widen(const ScaledFloat8& x, T* out) {
             const Float8* in = &x.values(row, 0);
             const float scale = x.scales(row);
             T* to = out + static_cast<std::size_t>(row) * width;
-            team.for_each(width, [=](int j) { to[j] = rounded<T>(scale * to_float(in[j])); });
+            team.for_each(width, [=](int j) { to[j] = rounded_to<T>(scale * to_float(in[j])); });
         });
 }
 

@@ -1,6 +1,5 @@
 #pragma once
-/// Arrays in 8 bits, each row with a scale of its own: what frozen weights are kept in with --dtype fp8, and what
-/// activations are rounded to with --gemm fp8.
+/// Arrays in 8 bits, each row with a scale of its own: frozen weights, and activations rounded for products with them.
 #include "kernels/views.hpp"
 #include "lolcats/float8.hpp"
 

@@ -2,6 +2,7 @@
 #include "kernels/cuda/heads.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/online_softmax.cuh"
+#include "kernels/cuda/sizes.cuh"
 
 namespace lolcats::cuda {
 
@@ -127,9 +128,8 @@ void launch_softmax_attention(const SoftmaxArguments& arguments, cudaStream_t st
 } // namespace
 
 bool supports(const AttentionShape& shape) {
-    const bool sizes = shape.head_dim == 32 || shape.head_dim == 64 || shape.head_dim == 128;
-    return sizes && shape.batch >= 1 && shape.length >= 1 && shape.kv_heads >= 1 && shape.heads % shape.kv_heads == 0 &&
-           shape.batch <= most_block_rows / shape.kv_heads;
+    return is_one_of(HeadDims(), shape.head_dim) && shape.batch >= 1 && shape.length >= 1 && shape.kv_heads >= 1 &&
+           shape.heads % shape.kv_heads == 0 && shape.batch <= most_block_rows / shape.kv_heads;
 }
 
 std::size_t softmax_attention_workspace(const AttentionShape& shape) {
@@ -145,14 +145,7 @@ void softmax_attention(const AttentionShape& shape, const AttentionInputs& input
     const PackedKeys keys(shape, arena);
     pack_keys(shape, inputs, keys, stream);
     const SoftmaxArguments arguments{shape, inputs.q, keys.k, keys.v, y, log_sum};
-    switch (shape.head_dim) {
-    case 32:
-        return launch_softmax_attention<32>(arguments, stream);
-    case 64:
-        return launch_softmax_attention<64>(arguments, stream);
-    default:
-        return launch_softmax_attention<128>(arguments, stream);
-    }
+    for_head_dim(shape.head_dim, [&]<int D>() { launch_softmax_attention<D>(arguments, stream); });
 }
 
 } // namespace lolcats::cuda

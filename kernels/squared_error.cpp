@@ -1,5 +1,6 @@
 #include "kernels/attention_twin.hpp"
 #include "kernels/row_team.hpp"
+#include "kernels/sum_in_order.hpp"
 #include "kernels/transfer_loss.hpp"
 
 namespace lolcats {
@@ -43,7 +44,6 @@ double relative_squared_error(const Matrix<Real>& student, const Matrix<Real>& t
 template <class Real>
 double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& dy) {
     const int columns = static_cast<int>(student.extent(1));
-    // Row sums first, then one fixed order: the result does not depend on the number of threads.
     Vector<double> row_sums(uninitialized("squared_error_rows"), student.extent(0));
     for_each_row(
         "squared_error", student.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
@@ -54,10 +54,7 @@ double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, R
             });
             team.once([&] { row_sums(row) = sum; });
         });
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, row_sums);
-    double total = 0;
-    for (std::size_t row = 0; row < host.extent(0); ++row) total += host(row);
-    return total;
+    return sum_in_order(row_sums);
 }
 
 template <class Real>

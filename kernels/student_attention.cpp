@@ -15,6 +15,18 @@ NearKeys near_keys(const std::string& name) {
     fail("attention '{}' is not a student's: use terrace, sliding or none", name);
 }
 
+const char* near_keys_name(NearKeys near) {
+    switch (near) {
+    case NearKeys::terrace:
+        return "terrace";
+    case NearKeys::sliding:
+        return "sliding";
+    case NearKeys::none:
+        return "none";
+    }
+    return "unknown";
+}
+
 template <class Real>
 StudentGradients<Real>::StudentGradients(int heads, int weights)
     : q_map("dq_map", heads, weights), k_map("dk_map", heads, weights), q_bias("dq_bias", heads),
@@ -51,7 +63,7 @@ KOKKOS_INLINE_FUNCTION void fold(const Team& team, const StudentHead<Real>& head
               t.k_z, t.k_phi, t.state, t.state_sum);
 }
 
-/// `continued`: the state holds keys of before.
+/// Outputs of one chunk. `continued`: the state already holds keys of earlier calls.
 template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void forward_chunk(const Team& team, const StudentHead<Real>& head, const ForwardTiles<Real>& t,
                                           int index, bool continued, Real* y, Real* normalizer) {
@@ -137,7 +149,7 @@ void continue_student_attention(const AttentionShape& shape, const StudentForm& 
                                 const KeyRun<Real>& run, const Matrix<Real>& y, const Matrix<Real>& normalizer) {
     const Kokkos::Profiling::ScopedRegion region("continue_student_attention");
     const int first = first_kept(form.near, form.window, position);
-    const int folded = first_kept(form.near, form.window, position + shape.length) - first; // when all is done
+    const int folded = first_kept(form.near, form.window, position + shape.length) - first; // keys to fold at the end
     const int history = position - first;
     const int keys = history + shape.length;
     line_up(shape, k, v, state, slot, first, position, run);

@@ -2,8 +2,8 @@
 #include "kernels/cuda/online_softmax.cuh"
 #include "kernels/cuda/student.cuh"
 #include "kernels/cuda/sum.cuh"
+#include "kernels/floors.hpp"
 
-#include <initializer_list>
 #include <type_traits>
 
 namespace lolcats::cuda {
@@ -54,14 +54,14 @@ struct StudentArguments {
     float* dy;
 };
 
-/// Keys and values of the chunk before, and of the chunk; the far state takes the place of the latter.
+/// The block's shared memory. `own` first holds K and V of the chunk, which the far state replaces.
 template <int D, int P>
-struct StudentTiles {
+struct SharedTiles {
     BFloat* other; ///< K then V [w, D], of the chunk before, or without near keys V of the chunk itself
     BFloat* own;   ///< K then V [w, D], then the state [P, D]
     BFloat* phi;   ///< [w, P], of the chunk in `other`, where its keys can be far
 
-    __device__ StudentTiles(BFloat* memory, int w)
+    __device__ SharedTiles(BFloat* memory, int w)
         : other(memory), own(other + 2 * w * pitch(D)), phi(own + (2 * w > P ? 2 * w : P) * pitch(D)) {}
 
     static std::size_t bytes(const StudentForm& form) {
@@ -84,12 +84,10 @@ __device__ void add_near_keys(const Pair (&q)[D / 16][4], const BFloat* keys, co
     float rescale[2];
     softmax.update(scores, rescale);
     if (__any_sync(0xffffffffU, rescale[0] != 1 || rescale[1] != 1)) scale_rows(y, rescale);
-    Pair weights[4];
-    as_left(weights, scores, 0);
-    multiply_step<D>(y, weights, values, pitch(D));
+    multiply_step<D>(y, scores, values, pitch(D));
 }
 
-/// phi . z of the lane's parts of rows g and g + 8.
+/// Adds phi . z to the lane's parts of the sums of rows g and g + 8.
 __device__ void add_state_sum(const Pair (&phi)[4], const float* z, float (&total)[2]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -98,11 +96,13 @@ __device__ void add_state_sum(const Pair (&phi)[4], const float* z, float (&tota
     }
 }
 
+/// Writes what a warp's queries come to: y, their normalizers, and with a teacher dy and the sum of squared errors.
 template <int D>
-__device__ void store_outputs(const StudentArguments& arguments, int local, int first, float lambda,
+__device__ void store_outputs(const StudentArguments& arguments, const ChunkWork<D>& work, float lambda,
                               const float (&total)[2], const float (&y)[D / 8][4]) {
-    const AttentionShape& shape = arguments.heads.shape;
-    const int index = arguments.heads.first + local;
+    const AttentionShape& shape = work.shape;
+    const int index = work.index;
+    const int first = work.first + work.block16;
     float error = 0;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -110,7 +110,7 @@ __device__ void store_outputs(const StudentArguments& arguments, int local, int 
         if (n >= shape.length) continue;
         const std::size_t at =
             head_offset(shape, shape.heads, index) + static_cast<std::size_t>(n) * shape.heads * D + lane_column();
-        float2 teacher[D / 8]; // all before anything is stored, which for the compiler may change them
+        float2 teacher[D / 8]; // loaded before any store, which to the compiler might change what is loaded
         if (arguments.teacher != nullptr) {
 #pragma unroll
             for (int j = 0; j < D / 8; ++j)
@@ -136,57 +136,56 @@ __device__ void store_outputs(const StudentArguments& arguments, int local, int 
         arguments.memory.losses[(static_cast<std::size_t>(index) * gridDim.x + blockIdx.x) * warps + warp()] = error;
 }
 
-/// One block: one chunk of one head's queries, a warp 16 of them: near keys of the chunk and of the one before, then
-/// far keys among these, then the far state.
+/// What a warp sums up for its 16 queries, with all weights divided by lambda. Members are inlined, so that the sums
+/// stay in registers.
 template <int D, int P>
-__global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(StudentArguments arguments) {
-    const Heads& heads = arguments.heads;
-    const AttentionShape& shape = heads.shape;
-    const NearKeys near = arguments.form.near;
-    const int w = arguments.form.window;
-    const int chunk = static_cast<int>(blockIdx.x);
-    const int local = static_cast<int>(blockIdx.y);
-    const int first = chunk * w;
-    const int block16 = warp() * 16; // the warp's first query in its chunk
-    const int valid = shape.length - first - block16;
-    const StudentTiles<D, P> tiles(shared_memory(), w);
-    const ForwardMemory& memory = arguments.memory;
-    const BFloat* const k = head_rows(heads, Rows::keys, memory.keys.k, local, D);
-    const BFloat* const v = head_rows(heads, Rows::keys, memory.keys.v, local, D);
-    const BFloat* const phi_q = head_rows(heads, Rows::queries, memory.phi_q, local, P);
-    const BFloat* const phi_k = head_rows(heads, Rows::queries, memory.phi_k, local, P);
-    const std::size_t state_index = static_cast<std::size_t>(local) * gridDim.x + blockIdx.x;
-    const Mixing factors = mixing(shape, arguments.form, arguments.window_factors, heads.first + local);
-    const float lambda = fmaxf(factors.lambda, smallest_lambda);
+struct ForwardWork {
+    const ForwardMemory& memory;
+    const ChunkWork<D> work;
+    const SharedTiles<D, P> tiles;
+    const Mixing factors;
+    const float lambda;
+    const bool has_near;
+    const int other; ///< the chunk in tiles.other; negative if there is none
+    const bool has_local_far_keys;
+    const bool has_state;
+    float y[D / 8][4];   ///< sum of weight v
+    float near_total[2]; ///< near weights of rows g and g + 8
+    float far_total[2];  ///< far weights, the lane's part of their sum
 
-    const bool has_near = near != NearKeys::none;
-    const bool has_state = chunk >= state_lag(near);
-    const int other = chunk - (has_near ? 1 : 0);
-    const auto copy = [&](auto width, BFloat* tile, const BFloat* rows, int from) {
-        constexpr int columns = decltype(width)::value;
-        copy_tile<columns>(tile, rows + static_cast<std::size_t>(from) * columns, columns, w, shape.length - from);
-    };
-    const std::integral_constant<int, D> head_width;
-    const std::integral_constant<int, P> feature_width;
-    if (has_near) {
-        copy(head_width, tiles.own, k, first);
-        copy(head_width, tiles.own + w * pitch(D), v, first);
-        if (other >= 0) copy(head_width, tiles.other, k, other * w);
+    __device__ __forceinline__ explicit ForwardWork(const StudentArguments& arguments)
+        : memory(arguments.memory), work(arguments.heads, arguments.form), tiles(shared_memory(), work.w),
+          factors(work.factors(arguments.window_factors)), lambda(fmaxf(factors.lambda, smallest_lambda)),
+          has_near(work.near != NearKeys::none), other(work.chunk - (has_near ? 1 : 0)),
+          has_local_far_keys(has_local_far(work.near) && other >= 0), has_state(work.chunk >= state_lag(work.near)),
+          near_total{normalizer_floor<float>, normalizer_floor<float>}, far_total{0, 0} {
+        clear(y);
     }
-    if (other >= 0) {
-        copy(head_width, tiles.other + w * pitch(D), v, other * w);
-        if (has_local_far(near)) copy(feature_width, tiles.phi, phi_k, other * w);
-    }
-    wait_for_copies_of_block();
 
-    float y[D / 8][4];
-    clear(y);
-    float near_total[2] = {1e-12F, 1e-12F}; // without near keys, the floor of the sum
-    if (has_near) {
+    /// Starts to copy all that the tiles hold, but for the state.
+    __device__ __forceinline__ void start_copies() const {
+        const BFloat* const k = work.keys(memory.keys.k);
+        const BFloat* const v = work.keys(memory.keys.v);
+        const int values = work.w * pitch(D); // V's place after K
+        if (has_near) {
+            work.template copy<D>(tiles.own, k, work.chunk);
+            work.template copy<D>(tiles.own + values, v, work.chunk);
+            if (other >= 0) work.template copy<D>(tiles.other, k, other);
+        }
+        if (other >= 0) work.template copy<D>(tiles.other + values, v, other);
+        if (has_local_far_keys) work.template copy<P>(tiles.phi, work.queries(memory.phi_k, P), other);
+    }
+
+    __device__ __forceinline__ void start_state() const {
+        if (has_state) copy_state<D, P>(tiles.own, memory.states, work.state_index());
+    }
+
+    /// Near keys of the chunk, then of the one before. In between, starts to copy the state to where the former were.
+    __device__ __forceinline__ void add_near() {
+        const int w = work.w;
+        const int block16 = work.block16;
         Pair q[D / 16][4];
-        load_rows<D>(
-            q, head_rows(heads, Rows::queries, memory.q, local, D) + static_cast<std::size_t>(first + block16) * D, D,
-            valid);
+        work.template load<D>(q, work.queries(memory.q, D));
         const float scale = log2_e / sqrtf(static_cast<float>(D));
         OnlineSoftmax softmax;
         for (int key = 0; key <= block16; key += 16)
@@ -194,8 +193,8 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
                 q, tiles.own + key * pitch(D), tiles.own + (w + key) * pitch(D), scale,
                 [=](int row, int column) { return key + column <= block16 + row; }, softmax, y);
         __syncthreads();
-        if (has_state) copy_state<D, P>(tiles.own, memory.states, state_index);
-        const bool whole = near == NearKeys::terrace;
+        start_state();
+        const bool whole = work.near == NearKeys::terrace;
         for (int key = whole ? 0 : block16; other >= 0 && key < w; key += 16)
             add_near_keys<D>(
                 q, tiles.other + key * pitch(D), tiles.other + (w + key) * pitch(D), scale,
@@ -204,15 +203,13 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
         scale_rows(y, {ratio, ratio});
 #pragma unroll
         for (int r = 0; r < 2; ++r) near_total[r] = ratio * row_sum(softmax.total[r]);
-    } else if (has_state) {
-        copy_state<D, P>(tiles.own, memory.states, state_index);
     }
 
-    float far_total[2] = {0, 0};
-    const BFloat* const features = phi_q + static_cast<std::size_t>(first + block16) * P;
-    if (has_local_far(near) && other >= 0) {
+    /// Far keys of the chunk in tiles.other, up to each query's own place in its chunk.
+    __device__ __forceinline__ void add_local_far() {
+        const int block16 = work.block16;
         Pair phi[P / 16][4];
-        load_rows<P>(phi, features, P, valid);
+        work.template load<P>(phi, work.queries(memory.phi_q, P));
         for (int key = 0; key <= block16; key += 16) {
             float weights[2][4];
             clear(weights);
@@ -225,22 +222,46 @@ __global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(S
             // The sum of the weights as they enter the product: where there is one key, y is its value.
 #pragma unroll
             for (int i = 0; i < 4; ++i) far_total[i % 2] += low(left[i]) + high(left[i]);
-            multiply_step<D>(y, left, tiles.other + (w + key) * pitch(D), pitch(D));
+            multiply_step<D>(y, left, tiles.other + (work.w + key) * pitch(D), pitch(D));
         }
     }
-    if (has_state) {
-        wait_for_copies_of_block();
-        const float* const z = memory.sums + state_index * P;
+
+    /// All keys of earlier chunks at once.
+    __device__ __forceinline__ void add_state() {
+        const BFloat* const features = work.own(work.queries(memory.phi_q, P), P);
+        const float* const z = memory.sums + work.state_index() * P;
 #pragma unroll
         for (int step = 0; step < P / 16; ++step) {
             Pair phi[4];
-            load_rows(phi, features + step * 16, P, valid);
+            load_rows(phi, features + step * 16, P, work.valid());
             multiply_step<D>(y, phi, tiles.own + step * 16 * pitch(D), pitch(D));
             add_state_sum(phi, z + step * 16, far_total);
         }
     }
-    const float total[2] = {near_total[0] + row_sum(far_total[0]), near_total[1] + row_sum(far_total[1])};
-    store_outputs<D>(arguments, local, first + block16, lambda, total, y);
+
+    /// The sum of all weights of row g + 8 r.
+    __device__ __forceinline__ float total(int r) const {
+        return near_total[r] + row_sum(far_total[r]);
+    }
+};
+
+/// One block: one chunk of one head's queries, a warp 16 of them: near keys, then the far keys that are not in the
+/// state, then the state.
+template <int D, int P>
+__global__ __launch_bounds__(2 * largest_window) void student_attention_kernel(StudentArguments arguments) {
+    ForwardWork<D, P> forward(arguments);
+    forward.start_copies();
+    wait_for_copies_of_block();
+    if (forward.has_near)
+        forward.add_near();
+    else
+        forward.start_state();
+    if (forward.has_local_far_keys) forward.add_local_far();
+    if (forward.has_state) {
+        wait_for_copies_of_block();
+        forward.add_state();
+    }
+    store_outputs<D>(arguments, forward.work, forward.lambda, {forward.total(0), forward.total(1)}, forward.y);
 }
 
 /// Blocks: chunks x count of 2 w threads; shared memory (2 w + max(2 w, d')) (d + 8) bf16, 68 KiB at w = 64, d = d' =
@@ -251,23 +272,18 @@ void launch_student_attention(const StudentArguments& arguments, cudaStream_t st
     const StudentForm& form = arguments.form;
     const dim3 blocks(static_cast<unsigned>(chunk_count(heads.shape.length, form.window)),
                       static_cast<unsigned>(heads.count));
-    for_sizes(heads.shape.head_dim, features(form.map, form.feature_dim), [&]<int D, int P>() {
+    for_sizes(heads.shape, form, [&]<int D, int P>() {
         launch("student_attention", student_attention_kernel<D, P>, blocks, 2 * form.window,
-               StudentTiles<D, P>::bytes(form), stream, arguments);
+               SharedTiles<D, P>::bytes(form), stream, arguments);
     });
 }
 
 } // namespace
 
 bool supports(const AttentionShape& shape, const StudentForm& form) {
-    const auto one_of = [](int value, std::initializer_list<int> values) {
-        for (const int each : values)
-            if (value == each) return true;
-        return false;
-    };
     return supports(shape) && supports(form.map) && form.window >= 16 && form.window <= largest_window &&
-           form.window % 16 == 0 && one_of(form.feature_dim, {16, 32, 64, 128}) &&
-           one_of(features(form.map, form.feature_dim), {32, 64, 128, 256});
+           form.window % 16 == 0 && is_one_of(FeatureDims(), form.feature_dim) &&
+           is_one_of(FeatureCounts(), features(form.map, form.feature_dim));
 }
 
 std::size_t student_attention_workspace(const AttentionShape& shape, const StudentForm& form) {
@@ -290,9 +306,9 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
         pack_heads(shape, shape.heads, first, heads.count, inputs.q, memory.q, stream);
         // Short sequences have no far keys.
         if (has_local_far(form.near) || chunk_count(shape.length, form.window) > state_lag(form.near)) {
-            feature_map_forward(heads, q_map, Rows::queries, memory.q, memory.phi_q, stream);
-            feature_map_forward(heads, k_map, Rows::keys, memory.keys.k, memory.phi_k, stream);
-            scan_states(heads, form, Direction::forward, memory.phi_k, Rows::keys, memory.keys.v, nullptr,
+            feature_map_forward(heads, q_map, PackedRows::queries, memory.q, memory.phi_q, stream);
+            feature_map_forward(heads, k_map, PackedRows::keys, memory.keys.k, memory.phi_k, stream);
+            scan_states(heads, form, Direction::forward, memory.phi_k, PackedRows::keys, memory.keys.v, nullptr,
                         memory.states, memory.sums, stream);
         }
         StudentArguments arguments{heads, form, parameters.window_factors, memory, y, normalizer, nullptr, 0, nullptr};

@@ -17,6 +17,7 @@ namespace lolcats {
 
 /// Throws Error for a name other than terrace, sliding, none.
 NearKeys near_keys(const std::string& name);
+const char* near_keys_name(NearKeys near);
 
 /// Trainable parameters of one layer's student.
 template <class Real>

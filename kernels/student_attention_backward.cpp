@@ -7,15 +7,15 @@ namespace lolcats {
 
 namespace {
 
-/// Tiles of the backward passes, beside those of the forward one.
+/// Tiles of the backward passes, beside those of StudentTiles. D: the normalizer.
 template <class Real>
 struct BackwardTiles : StudentTiles<Real> {
-    Real* state;         ///< [d, p]: transposed far state on the way forward, its reverse-time twin on the way back
-    Real* state_sum;     ///< [p]
+    Real* state;         ///< [d, p]: first sum of v phi_k^T of far keys, then sum of (dy / D) phi_q^T of their queries
+    Real* state_sum;     ///< [p]: sum of phi_k, then of u phi_q
     Real* state_packed;  ///< [p, d]
-    Real* output;        ///< [w, d], dy / normalizer
-    Real* output_dot;    ///< [w], dy . y / normalizer
-    Real* near_gradient; ///< [w, 2 w], ds
+    Real* output;        ///< [w, d], dy / D
+    Real* output_dot;    ///< [w], u = dy . y / D
+    Real* near_gradient; ///< [w, 2 w], of the scores
     Real* far_gradient;  ///< [w, 2 w], d(phi_q . phi_k)
     Real* q_dphi;        ///< [w, p]
     Real* k_dphi;        ///< [2 w, p]: keys of the chunk before, then keys of the chunk
@@ -33,7 +33,7 @@ struct BackwardTiles : StudentTiles<Real> {
           q_map_packed(scratch.take(f * d)), k_map_packed(scratch.take(f * d)) {}
 };
 
-/// Where one head reads its output gradient and leaves its results.
+/// One head's outputs and their gradient, and where it adds the gradients of its inputs and parameters.
 template <class Real>
 struct HeadGradients {
     const Real* y;
@@ -77,7 +77,7 @@ struct HeadBackward {
         backward_in_time();
     }
 
-    /// dphi_q through the state: lambda (S dy - u z) / D, with the state as the query read it.
+    /// Through the state to the queries: dphi_q = lambda (S dy / D - u z), S and z as the query read them.
     KOKKOS_INLINE_FUNCTION void forward_in_time() const {
         clear_state();
         for (int index = 2; index < head.chunks(); ++index) {
@@ -95,7 +95,8 @@ struct HeadBackward {
         }
     }
 
-    /// Everything else, from the last chunk to the first; the state now gathers queries for the keys they read as far.
+    /// All other gradients, from the last chunk to the first: for each chunk of keys the state then holds the sums over
+    /// the queries that read these keys as far.
     KOKKOS_INLINE_FUNCTION void backward_in_time() const {
         const bool local = InputGradients || head.has_local_far();
         const int chunks = head.chunks();
@@ -124,7 +125,7 @@ struct HeadBackward {
         tile::add_column_sums(team, chunk.count, p, static_cast<const Real*>(t.k_phi), p, t.state_sum);
     }
 
-    /// state[d, p] += (dy / D)^T phi_q and state_sum += phi_q^T (dy . y / D) of a chunk of queries.
+    /// state[d, p] += (dy / D)^T phi_q and state_sum += phi_q^T u of a chunk of queries.
     KOKKOS_INLINE_FUNCTION void gather(const Chunk& chunk) const {
         scale_output_gradient(chunk);
         forward_q_map(chunk);
@@ -148,7 +149,7 @@ struct HeadBackward {
         head.q_map.forward(team, chunk.count, head.q(chunk.first), head.rows.q_stride, t.q_z, t.q_phi);
     }
 
-    /// From t.q_dphi to the map's weights, its bias, g and q.
+    /// From t.q_dphi to the gradients of the map's weights and bias, of g, and of q.
     KOKKOS_INLINE_FUNCTION void backward_q_map(const Chunk& chunk) const {
         if (trains_maps() && head.near != NearKeys::none) window_factor_gradient(chunk.count);
         head.q_map.backward(team, chunk.count, t.q_z, t.q_phi, t.q_dphi, t.dz);
@@ -164,7 +165,8 @@ struct HeadBackward {
         add_sum(count, head.affine ? Real(-1) : head.gamma - Real(1), out.window_factor);
     }
 
-    /// Completes t.k_dphi of a chunk of keys by the state and takes it to the map's weights, its bias, k and v.
+    /// Adds the state's part to t.k_dphi of a chunk of keys; from there to the gradients of the map's weights and bias,
+    /// of k, and of v.
     KOKKOS_INLINE_FUNCTION void backward_k_map(const Chunk& chunk, bool has_state) const {
         Real* dphi = t.k_dphi + head.window * p;
         const int stride = head.rows.kv_stride;
@@ -212,7 +214,8 @@ struct HeadBackward {
         team.team_barrier();
     }
 
-    /// What the queries of the chunk after gave to this chunk's keys moves into place; the chunk before starts at zero.
+    /// On the way to the chunk before: the part of its keys in t.k_dphi, from the queries of the chunk just done, moves
+    /// to the second half, and the first half starts at zero.
     KOKKOS_INLINE_FUNCTION void shift_key_gradients() const {
         const int half = head.window * p;
         tile::for_each(team, half, [=, *this](int i) {
@@ -221,7 +224,7 @@ struct HeadBackward {
         });
     }
 
-    /// Gradients through the weights of the local keys.
+    /// Gradients through the weights of the chunk's keys and those of the chunk before.
     KOKKOS_INLINE_FUNCTION void local_backward(const Chunk& chunk) const {
         const int keys = chunk.keys;
         scale_output_gradient(chunk);
@@ -234,7 +237,8 @@ struct HeadBackward {
         if (head.has_local_far()) local_far_gradients(chunk);
     }
 
-    /// In: near_gradient = dy . v / D. Out: ds of the near keys, lambda dweight of the far ones, zeros elsewhere.
+    /// From near_gradient = dy . v / D to the gradients of near keys' scores in near_gradient and of far keys' phi_q .
+    /// phi_k in far_gradient, zeros elsewhere.
     KOKKOS_INLINE_FUNCTION void local_gradient_row(const Chunk& chunk, int i) const {
         const int keys = chunk.keys;
         const int begin = head.near_begin(chunk.first + i, chunk.key_first) - chunk.key_first;
@@ -325,8 +329,7 @@ void student_attention_backward(const AttentionShape& shape, const StudentForm& 
                                 const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients) {
     const Kokkos::Profiling::ScopedRegion region("student_attention_backward");
-    if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients,
-                                         static_cast<const AttentionInputGradients<Real>*>(nullptr)))
+    if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, nullptr))
         return;
     launch_backward<false>(shape, form, parameters, q, k, v, y, normalizer, dy, gradients,
                            AttentionInputGradients<Real>{});

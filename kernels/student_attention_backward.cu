@@ -56,75 +56,32 @@ struct BackwardArguments {
     InputGradientPointers inputs; ///< null: not wanted
 };
 
-/// What the kernels of a chunk have in common.
+/// Writes the warp's rows of a gradient [B T, H d] times `factor`, or adds them.
 template <int D>
-struct ChunkWork {
-    const BackwardArguments& arguments;
-    const AttentionShape& shape;
-    NearKeys near;
-    int w;
-    int chunk;
-    int local;   ///< the head's place among those at work
-    int index;   ///< its number in the batch
-    int first;   ///< first row of the chunk
-    int block16; ///< the warp's first row, in its chunk
-
-    __device__ explicit ChunkWork(const BackwardArguments& arguments)
-        : arguments(arguments), shape(arguments.heads.shape), near(arguments.form.near), w(arguments.form.window),
-          chunk(static_cast<int>(blockIdx.x)), local(static_cast<int>(blockIdx.y)),
-          index(arguments.heads.first + local), first(chunk * w), block16(warp() * 16) {}
-
-    __device__ int chunks() const { return static_cast<int>(gridDim.x); }
-    __device__ int valid() const { return shape.length - first - block16; }
-    __device__ Mixing factors() const { return mixing(shape, arguments.form, arguments.window_factors, index); }
-    __device__ std::size_t state_index() const { return static_cast<std::size_t>(local) * gridDim.x + blockIdx.x; }
-
-    /// The head's rows of arrays with `width` elements a row.
-    template <class T>
-    __device__ T* queries(T* packed, int width) const {
-        return head_rows(arguments.heads, Rows::queries, packed, local, width);
-    }
-    __device__ const BFloat* keys(const BFloat* packed) const {
-        return head_rows(arguments.heads, Rows::keys, packed, local, D);
-    }
-
-    /// Starts to copy the rows of chunk `from` of an array with Columns elements a row.
-    template <int Columns>
-    __device__ void copy(BFloat* tile, const BFloat* rows, int from) const {
-        copy_tile<Columns>(tile, rows + static_cast<std::size_t>(from) * w * Columns, Columns, w,
-                           shape.length - from * w);
-    }
-
-    /// The warp's 16 rows as a left operand.
-    template <int Columns>
-    __device__ void load(Pair (&left)[Columns / 16][4], const BFloat* rows) const {
-        load_rows<Columns>(left, rows + static_cast<std::size_t>(first + block16) * Columns, Columns, valid());
-    }
-
-    /// Writes the warp's rows of a gradient [B T, H d], or adds to it.
-    __device__ void store(const float (&gradient)[D / 8][4], float factor, bool add, float* out) const {
+__device__ void store_gradient(const ChunkWork<D>& work, const float (&gradient)[D / 8][4], float factor, bool add,
+                               float* out) {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const int row = lane_row() + 8 * r;
-            if (row >= valid()) continue;
-            float* const to = out + head_offset(shape, shape.heads, index) +
-                              static_cast<std::size_t>(first + block16 + row) * shape.heads * D + lane_column();
-            float2 old[D / 8] = {};
-            if (add) {
+    for (int r = 0; r < 2; ++r) {
+        const int row = lane_row() + 8 * r;
+        if (row >= work.valid()) continue;
+        float* const to = out + head_offset(work.shape, work.shape.heads, work.index) +
+                          static_cast<std::size_t>(work.first + work.block16 + row) * work.shape.heads * D +
+                          lane_column();
+        float2 old[D / 8] = {};
+        if (add) {
 #pragma unroll
-                for (int j = 0; j < D / 8; ++j) old[j] = *reinterpret_cast<const float2*>(to + 8 * j);
-            }
-#pragma unroll
-            for (int j = 0; j < D / 8; ++j)
-                *reinterpret_cast<float2*>(to + 8 * j) = {old[j].x + factor * gradient[j][2 * r],
-                                                          old[j].y + factor * gradient[j][2 * r + 1]};
+            for (int j = 0; j < D / 8; ++j) old[j] = *reinterpret_cast<const float2*>(to + 8 * j);
         }
+#pragma unroll
+        for (int j = 0; j < D / 8; ++j)
+            *reinterpret_cast<float2*>(to + 8 * j) = {old[j].x + factor * gradient[j][2 * r],
+                                                      old[j].y + factor * gradient[j][2 * r + 1]};
     }
-};
+}
 
-/// A statistic of rows, of which those past the end count as zero.
+/// One number for each row of a head; zero past the end.
 struct RowStatistic {
-    const float* rows; ///< of the head
+    const float* rows;
     int length;
 
     __device__ float operator()(int row) const { return row < length ? rows[row] : 0; }
@@ -132,7 +89,7 @@ struct RowStatistic {
 
 constexpr int scale_threads = 256;
 
-/// A warp a row: dy / D as bf16, and u.
+/// One warp: dy / D as bf16, and u, of one row.
 template <int D>
 __global__ __launch_bounds__(scale_threads) void scale_output_gradient_kernel(BackwardArguments arguments) {
     const AttentionShape& shape = arguments.heads.shape;
@@ -150,7 +107,7 @@ __global__ __launch_bounds__(scale_threads) void scale_output_gradient_kernel(Ba
         const float2 y = *reinterpret_cast<const float2*>(arguments.outputs.y + at + column);
         const Pair rounded = pack(dy.x * inverse, dy.y * inverse);
         *reinterpret_cast<Pair*>(arguments.memory.dy + packed * D + column) = rounded;
-        // Of the rounded gradient: dy . v_i / D - u then loses nothing of v_i - y where the two are close.
+        // Of the rounded gradient, as dy . v_i is: where v_i is close to y, dy . v_i / D - u is then accurate.
         dot += low(rounded) * y.x + high(rounded) * y.y;
     }
     dot = warp_sum(dot);
@@ -177,8 +134,7 @@ template <int D, int Columns>
 __device__ void store_feature_gradient(const ChunkWork<D>& work, float (&dphi)[Columns / 8][4], float lambda,
                                        float* out, int width, int column) {
     for_each_element(dphi, [=](int, int, float& value) { value *= lambda; });
-    store_features<Columns>(dphi, out + static_cast<std::size_t>(work.first + work.block16) * width + column, width,
-                            work.valid());
+    store_features<Columns>(dphi, work.own(out, width) + column, width, work.valid());
 }
 
 /// phi . dphi of rows g and g + 8, the lane's part for a slice of features.
@@ -199,12 +155,12 @@ __device__ void add_products(const ChunkWork<D>& work, const float (&dphi)[Colum
     }
 }
 
-/// One block: dphi_q = lambda (S dy - u z) / D of one chunk of queries, and the same for far keys that it sees one by
-/// one.
+/// One block: dphi_q = lambda (S dy / D - u z) of one chunk of queries, S and z being its far state, and the same for
+/// the far keys that are not in it.
 template <int D, int P>
 __global__ __launch_bounds__(largest_threads) void far_queries_kernel(BackwardArguments arguments) {
     constexpr int slice = feature_slice<P>;
-    const ChunkWork<D> work(arguments);
+    const ChunkWork<D> work(arguments.heads, arguments.form);
     const BackwardMemory& memory = arguments.memory;
     const FarTiles<D, P> tiles(shared_memory(), work.w);
     const bool has_state = work.chunk >= state_lag(work.near);
@@ -220,7 +176,7 @@ __global__ __launch_bounds__(largest_threads) void far_queries_kernel(BackwardAr
     const RowStatistic statistic{work.queries(memory.output_dot, 1), work.shape.length};
     const int row = work.first + work.block16 + lane_row();
     const float u[2] = {statistic(row), statistic(row + 8)};
-    const float lambda = work.factors().lambda;
+    const float lambda = work.factors(arguments.window_factors).lambda;
     const float* const z = memory.sums + work.state_index() * P;
     wait_for_copies_of_block();
 
@@ -242,14 +198,12 @@ __global__ __launch_bounds__(largest_threads) void far_queries_kernel(BackwardAr
             for_each_element(gradient, [&](int row, int column, float& value) {
                 value = key + column <= work.block16 + row ? value - (row < 8 ? u[0] : u[1]) : 0;
             });
-            Pair left[4];
-            as_left(left, gradient, 0);
-            multiply_step<slice>(dphi, left, tiles.phi + key * pitch(P) + feature, pitch(P));
+            multiply_step<slice>(dphi, gradient, tiles.phi + key * pitch(P) + feature, pitch(P));
         }
         store_feature_gradient<D, slice>(work, dphi, lambda, work.queries(memory.dphi, P), P, feature);
         add_products<D, slice>(work, dphi, work.queries(memory.phi_q, P), P, feature, products);
     }
-    // Scaling all weights changes nothing, so what the near ones gain the far ones lose.
+    // Scaling all weights changes nothing: the sums of weight times gradient over near and far keys add up to zero.
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const float total = -row_sum(products[r]);
@@ -258,12 +212,12 @@ __global__ __launch_bounds__(largest_threads) void far_queries_kernel(BackwardAr
     }
 }
 
-/// One block: dphi_k = lambda (P v - p) of one chunk of keys, P and p summed over the queries to which they are far,
-/// and with `inputs` dv = lambda P^T phi_k.
+/// One block: dphi_k = lambda (P v - p) of one chunk of keys, with P = sum phi_q (dy / D)^T and p = sum u phi_q over
+/// the queries to which they are far, and with `inputs` dv = lambda P^T phi_k.
 template <int D, int P>
 __global__ __launch_bounds__(largest_threads) void far_keys_kernel(BackwardArguments arguments) {
     constexpr int slice = feature_slice<P>;
-    const ChunkWork<D> work(arguments);
+    const ChunkWork<D> work(arguments.heads, arguments.form);
     const BackwardMemory& memory = arguments.memory;
     const FarTiles<D, P> tiles(shared_memory(), work.w);
     const bool has_state = work.chunk + state_lag(work.near) < work.chunks();
@@ -275,7 +229,7 @@ __global__ __launch_bounds__(largest_threads) void far_keys_kernel(BackwardArgum
         work.template copy<P>(tiles.phi, work.queries(memory.phi_q, P), other);
     }
     const RowStatistic u{work.queries(memory.output_dot, 1) + other * work.w, work.shape.length - other * work.w};
-    const float lambda = work.factors().lambda;
+    const float lambda = work.factors(arguments.window_factors).lambda;
     const float* const p = memory.sums + work.state_index() * P;
     wait_for_copies_of_block();
 
@@ -297,9 +251,7 @@ __global__ __launch_bounds__(largest_threads) void far_keys_kernel(BackwardArgum
                 for_each_element(gradient, [&](int row, int column, float& value) {
                     value = work.block16 + row <= query + column ? value - u(query + column) : 0;
                 });
-                Pair left[4];
-                as_left(left, gradient, 0);
-                multiply_step<slice>(dphi, left, tiles.phi + query * pitch(P) + feature, pitch(P));
+                multiply_step<slice>(dphi, gradient, tiles.phi + query * pitch(P) + feature, pitch(P));
             }
             store_feature_gradient<D, slice>(work, dphi, lambda, work.queries(memory.dphi, P), P, feature);
         }
@@ -317,11 +269,9 @@ __global__ __launch_bounds__(largest_threads) void far_keys_kernel(BackwardArgum
         for_each_element(weights, [&](int row, int column, float& weight) {
             if (work.block16 + row > query + column) weight = 0;
         });
-        Pair left[4];
-        as_left(left, weights, 0);
-        multiply_step<D>(dv, left, tiles.rows + query * pitch(D), pitch(D));
+        multiply_step<D>(dv, weights, tiles.rows + query * pitch(D), pitch(D));
     }
-    work.store(dv, lambda, work.near != NearKeys::none, arguments.inputs.v);
+    store_gradient(work, dv, lambda, work.near != NearKeys::none, arguments.inputs.v);
 }
 
 /// Whether key `key` of the chunk before, or of the query's own, is near to query `query`, both counted in their
@@ -347,11 +297,43 @@ struct CountedMaximum {
     }
 };
 
+template <int D>
+__device__ float score_scale() {
+    return 1 / sqrtf(static_cast<float>(D));
+}
+
+/// From q . k to the score of a near pair, in units in which its exponential is a power of 2. Both kernels below use
+/// it, so that a score equals its row's maximum in the one if it does in the other.
+template <int D>
+__device__ float near_score(float product) {
+    return product * (score_scale<D>() * log2_e);
+}
+
+/// What a query's near pairs need of it.
+struct NearQuery {
+    float top;   ///< its largest near score
+    float share; ///< tie_share
+    float dot;   ///< output_dot
+};
+
+struct NearPair {
+    float weight;
+    float score_gradient;
+};
+
+/// A pair of a query and a key near to it; value_dot: dy . v / D.
+__device__ inline NearPair near_pair(float score, float value_dot, float gamma, const NearQuery& query) {
+    const float weight = gamma * exp2_approximate(score - query.top);
+    // The maximum is part of the function: lowering it raises every near weight.
+    const float through_maximum = score == query.top ? query.share : 0;
+    return {weight, weight * (value_dot - query.dot) - through_maximum};
+}
+
 /// One block: dq of one chunk of queries through its near keys, and the statistics that near_keys_kernel needs. Scores
 /// are computed twice: to find the maximum, then for the gradient.
 template <int D>
 __global__ __launch_bounds__(largest_threads) void near_queries_kernel(BackwardArguments arguments) {
-    const ChunkWork<D> work(arguments);
+    const ChunkWork<D> work(arguments.heads, arguments.form);
     const BackwardMemory& memory = arguments.memory;
     const int w = work.w;
     const int tile_elements = w * pitch(D);
@@ -364,7 +346,6 @@ __global__ __launch_bounds__(largest_threads) void near_queries_kernel(BackwardA
     work.template load<D>(q, work.queries(memory.q, D));
     wait_for_copies_of_block();
 
-    const float scale = 1 / sqrtf(static_cast<float>(D));
     /// Calls `body(scores, K, V, visible)` for each 16 keys that may be near.
     const auto for_each_keys = [&](const auto& body) {
         for (int back = 0; back < 2 && back <= work.chunk; ++back) {
@@ -376,72 +357,58 @@ __global__ __launch_bounds__(largest_threads) void near_queries_kernel(BackwardA
                 float scores[2][4];
                 clear(scores);
                 multiply_transposed<D, 16>(scores, q, keys, pitch(D));
-                for_each_element(scores, [=](int, int, float& score) { score *= scale * log2_e; });
-                body(scores, keys, keys + tile_elements,
-                     [&](int row, int column) { return is_near(work.near, own, work.block16 + row, key + column); });
+                for_each_element(scores, [](int, int, float& score) { score = near_score<D>(score); });
+                body(scores, keys, keys + tile_elements, [&](int r, int column) {
+                    return is_near(work.near, own, work.block16 + lane_row() + 8 * r, key + column);
+                });
             }
         }
     };
 
     CountedMaximum maximum[2];
     for_each_keys([&](const auto& scores, const BFloat*, const BFloat*, const auto& visible) {
-#pragma unroll
-        for (int j = 0; j < 2; ++j)
-#pragma unroll
-            for (int e = 0; e < 4; ++e)
-                if (visible(lane_row() + e / 2 * 8, j * 8 + lane_column() + e % 2)) maximum[e / 2].see(scores[j][e]);
+        for_each_place([&](int j, int e, int r, int column) {
+            if (visible(r, column)) maximum[r].see(scores[j][e]);
+        });
     });
     maximum[0].combine_lanes();
     maximum[1].combine_lanes();
 
     const int n = work.first + work.block16 + lane_row();
-    const int length = work.shape.length;
-    const RowStatistic output_dot{work.queries(memory.output_dot, 1), length};
-    const RowStatistic near_total{work.queries(memory.near_total, 1), length};
-    const float u[2] = {output_dot(n), output_dot(n + 8)};
-    const float share[2] = {near_total(n) / maximum[0].count, near_total(n + 8) / maximum[1].count};
+    const RowStatistic output_dot{work.queries(memory.output_dot, 1), work.shape.length};
+    const RowStatistic near_total{work.queries(memory.near_total, 1), work.shape.length};
+    const NearQuery queries[2] = {{maximum[0].top, near_total(n) / maximum[0].count, output_dot(n)},
+                                  {maximum[1].top, near_total(n + 8) / maximum[1].count, output_dot(n + 8)}};
 #pragma unroll
     for (int r = 0; r < 2; ++r)
         if (lane_column() == 0 && lane_row() + 8 * r < work.valid()) {
-            work.queries(memory.near_maximum, 1)[n + 8 * r] = maximum[r].top;
-            work.queries(memory.tie_share, 1)[n + 8 * r] = share[r];
+            work.queries(memory.near_maximum, 1)[n + 8 * r] = queries[r].top;
+            work.queries(memory.tie_share, 1)[n + 8 * r] = queries[r].share;
         }
 
     Pair dy[D / 16][4];
     work.template load<D>(dy, work.queries(memory.dy, D));
-    const float gamma = work.factors().gamma;
+    const float gamma = work.factors(arguments.window_factors).gamma;
     float dq[D / 8][4];
     clear(dq);
     for_each_keys([&](auto& scores, const BFloat* keys, const BFloat* values, const auto& visible) {
-        float gradient[2][4];
-        clear(gradient);
-        multiply_transposed<D, 16>(gradient, dy, values, pitch(D));
-#pragma unroll
-        for (int j = 0; j < 2; ++j)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int r = e / 2;
-                const float score = scores[j][e];
-                const float weight = gamma * exp2_approximate(score - maximum[r].top);
-                // The maximum is part of the function: lowering it raises every near weight.
-                const float through_maximum = score == maximum[r].top ? share[r] : 0;
-                scores[j][e] = visible(lane_row() + r * 8, j * 8 + lane_column() + e % 2)
-                                   ? weight * (gradient[j][e] - u[r]) - through_maximum
-                                   : 0;
-            }
-        Pair left[4];
-        as_left(left, scores, 0);
-        multiply_step<D>(dq, left, keys, pitch(D));
+        float value_dots[2][4];
+        clear(value_dots);
+        multiply_transposed<D, 16>(value_dots, dy, values, pitch(D));
+        for_each_place([&](int j, int e, int r, int column) {
+            const NearPair pair = near_pair(scores[j][e], value_dots[j][e], gamma, queries[r]);
+            scores[j][e] = visible(r, column) ? pair.score_gradient : 0;
+        });
+        multiply_step<D>(dq, scores, keys, pitch(D));
     });
-    work.store(dq, scale, false, arguments.inputs.q);
+    store_gradient(work, dq, score_scale<D>(), false, arguments.inputs.q);
 }
 
 /// One block: dk and dv of one chunk of keys through the queries to which they are near. Products are those of
-/// near_queries_kernel transposed: the same terms in the same order, so that a score equals its row's maximum here if
-/// it did there.
+/// near_queries_kernel transposed, of the same terms in the same order: scores have the same bits.
 template <int D>
 __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArguments arguments) {
-    const ChunkWork<D> work(arguments);
+    const ChunkWork<D> work(arguments.heads, arguments.form);
     const BackwardMemory& memory = arguments.memory;
     const int w = work.w;
     const int tile_elements = w * pitch(D);
@@ -455,8 +422,7 @@ __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArgu
     }
     const BFloat* const k = shared + work.block16 * pitch(D);
     const BFloat* const v = k + tile_elements;
-    const float scale = 1 / sqrtf(static_cast<float>(D));
-    const float gamma = work.factors().gamma;
+    const float gamma = work.factors(arguments.window_factors).gamma;
     float dk[D / 8][4];
     float dv[D / 8][4];
     clear(dk);
@@ -475,18 +441,13 @@ __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArgu
             const BFloat* const q = shared + (2 + 2 * after) * tile_elements + query * pitch(D);
             const BFloat* const dy = q + tile_elements;
             float weights[2][4];
-            float gradient[2][4];
+            float gradients[2][4]; // first dy . v
             clear(weights);
-            clear(gradient);
-            // Of the lane's four queries, on their way while the products are made.
-            float tops[2][2];
-            float shares[2][2];
-            float dots[2][2];
+            clear(gradients);
+            NearQuery queries[2][2]; // the lane's four, on their way while the products are made
             for_each_lane_column([&](int j, int e, int column) {
                 const int n = first + query + column;
-                tops[j][e] = maximum(n);
-                shares[j][e] = tie_share(n);
-                dots[j][e] = output_dot(n);
+                queries[j][e] = {maximum(n), tie_share(n), output_dot(n)};
             });
 #pragma unroll
             for (int step = 0; step < D; step += 16) {
@@ -494,50 +455,29 @@ __global__ __launch_bounds__(largest_threads) void near_keys_kernel(BackwardArgu
                 load_left(left, k + step, pitch(D));
                 multiply_step_transposed<16>(weights, left, q + step, pitch(D));
                 load_left(left, v + step, pitch(D));
-                multiply_step_transposed<16>(gradient, left, dy + step, pitch(D));
+                multiply_step_transposed<16>(gradients, left, dy + step, pitch(D));
             }
-#pragma unroll
-            for (int j = 0; j < 2; ++j)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    const int key = work.block16 + lane_row() + e / 2 * 8;
-                    const int column = query + j * 8 + lane_column() + e % 2;
-                    const bool visible = first + column < work.shape.length && is_near(work.near, own, column, key);
-                    const float score = weights[j][e] * (scale * log2_e);
-                    const float top = tops[j][e % 2];
-                    const float weight = gamma * exp2_approximate(score - top);
-                    const float through_maximum = score == top ? shares[j][e % 2] : 0;
-                    weights[j][e] = visible ? weight : 0;
-                    gradient[j][e] = visible ? weight * (gradient[j][e] - dots[j][e % 2]) - through_maximum : 0;
-                }
-            Pair left[4];
-            as_left(left, weights, 0);
-            multiply_step<D>(dv, left, dy, pitch(D));
-            as_left(left, gradient, 0);
-            multiply_step<D>(dk, left, q, pitch(D));
+            for_each_place([&](int j, int e, int r, int column) {
+                const int key = work.block16 + lane_row() + 8 * r;
+                const bool visible =
+                    first + query + column < work.shape.length && is_near(work.near, own, query + column, key);
+                const NearPair pair =
+                    near_pair(near_score<D>(weights[j][e]), gradients[j][e], gamma, queries[j][e % 2]);
+                weights[j][e] = visible ? pair.weight : 0;
+                gradients[j][e] = visible ? pair.score_gradient : 0;
+            });
+            multiply_step<D>(dv, weights, dy, pitch(D));
+            multiply_step<D>(dk, gradients, q, pitch(D));
         }
     }
-    work.store(dk, scale, false, arguments.inputs.k);
-    work.store(dv, 1, false, arguments.inputs.v);
+    store_gradient(work, dk, score_scale<D>(), false, arguments.inputs.k);
+    store_gradient(work, dv, 1, false, arguments.inputs.v);
 }
 
 dim3 chunk_blocks(const BackwardArguments& arguments) {
     const Heads& heads = arguments.heads;
     return {static_cast<unsigned>(chunk_count(heads.shape.length, arguments.form.window)),
             static_cast<unsigned>(heads.count)};
-}
-
-/// Calls `body.template operator()<d>()`.
-template <class Body>
-void for_head_dim(int head_dim, const Body& body) {
-    switch (head_dim) {
-    case 32:
-        return body.template operator()<32>();
-    case 64:
-        return body.template operator()<64>();
-    default:
-        return body.template operator()<128>();
-    }
 }
 
 /// Blocks: T / 8 x count of 256 threads. Moves 10 d bytes a row.
@@ -555,7 +495,7 @@ void scale_output_gradient(const BackwardArguments& arguments, cudaStream_t stre
 /// keys w (d + d') more.
 void far_queries(const BackwardArguments& arguments, cudaStream_t stream) {
     const StudentForm& form = arguments.form;
-    for_sizes(arguments.heads.shape.head_dim, features(form.map, form.feature_dim), [&]<int D, int P>() {
+    for_sizes(arguments.heads.shape, form, [&]<int D, int P>() {
         launch("far_queries", far_queries_kernel<D, P>, chunk_blocks(arguments), 2 * form.window,
                FarTiles<D, P>::bytes(form), stream, arguments);
     });
@@ -564,15 +504,15 @@ void far_queries(const BackwardArguments& arguments, cudaStream_t stream) {
 /// As far_queries; with dv twice its FLOP and 4 d bytes a row more, 8 d if it adds to them.
 void far_keys(const BackwardArguments& arguments, cudaStream_t stream) {
     const StudentForm& form = arguments.form;
-    for_sizes(arguments.heads.shape.head_dim, features(form.map, form.feature_dim), [&]<int D, int P>() {
+    for_sizes(arguments.heads.shape, form, [&]<int D, int P>() {
         launch("far_keys", far_keys_kernel<D, P>, chunk_blocks(arguments), 2 * form.window, FarTiles<D, P>::bytes(form),
                stream, arguments);
     });
 }
 
-/// Blocks: chunks x count of 2 w threads each; shared memory 4 w (d + 8) and 6 w (d + 8) bf16, 68 and 102 KiB at w =
-/// 64, d = 128. Move, a row, 4 d bytes in and 4 d out, and 8 d in and 8 d out, neighbours' rows apart; 12 w d and 12 w
-/// d FLOP for the terrace, two thirds of it for a sliding window.
+/// Two kernels, of queries and of keys. Blocks: chunks x count of 2 w threads; shared memory 4 w (d + 8) and 6 w (d +
+/// 8) bf16, 68 and 102 KiB at w = 64, d = 128. They move, a row, 8 d bytes in, the neighbouring chunk's rows not
+/// counted, and 4 d and 8 d out; 12 w d FLOP a row each for the terrace, two thirds of it for a sliding window.
 void near_gradients(const BackwardArguments& arguments, cudaStream_t stream) {
     const int window = arguments.form.window;
     for_head_dim(arguments.heads.shape.head_dim, [&]<int D>() {
@@ -593,19 +533,19 @@ void heads_backward(const BackwardArguments& arguments, const MapPointers& q_map
                                    near ? gradients.window_factors : nullptr, inputs.q, near};
     const MapGradients k_gradients{gradients.k_map, bias ? gradients.k_bias : nullptr, nullptr, inputs.k, near};
     scale_output_gradient(arguments, stream);
-    feature_map_forward(heads, q_map, Rows::queries, memory.q, memory.phi_q, stream);
-    feature_map_forward(heads, k_map, Rows::keys, memory.keys.k, memory.phi_k, stream);
-    scan_states(heads, form, Direction::forward, memory.phi_k, Rows::keys, memory.keys.v, nullptr, memory.states,
+    feature_map_forward(heads, q_map, PackedRows::queries, memory.q, memory.phi_q, stream);
+    feature_map_forward(heads, k_map, PackedRows::keys, memory.keys.k, memory.phi_k, stream);
+    scan_states(heads, form, Direction::forward, memory.phi_k, PackedRows::keys, memory.keys.v, nullptr, memory.states,
                 memory.sums, stream);
     far_queries(arguments, stream);
     if (near && inputs.q != nullptr) near_gradients(arguments, stream);
-    feature_map_backward(heads, form, q_map, window_factors, Rows::queries, memory.q, memory.dphi, memory.partials,
-                         q_gradients, stream);
-    scan_states(heads, form, Direction::backward, memory.phi_q, Rows::queries, memory.dy, memory.output_dot,
+    feature_map_backward(heads, form, q_map, window_factors, PackedRows::queries, memory.q, memory.dphi,
+                         memory.partials, q_gradients, stream);
+    scan_states(heads, form, Direction::backward, memory.phi_q, PackedRows::queries, memory.dy, memory.output_dot,
                 memory.states, memory.sums, stream);
     far_keys(arguments, stream);
-    feature_map_backward(heads, form, k_map, window_factors, Rows::keys, memory.keys.k, memory.dphi, memory.partials,
-                         k_gradients, stream);
+    feature_map_backward(heads, form, k_map, window_factors, PackedRows::keys, memory.keys.k, memory.dphi,
+                         memory.partials, k_gradients, stream);
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 #pragma once
 /// One (sequence, query head) of the student's attention: its constants, near and far ranges, and local weights.
 #include "kernels/attention_head.hpp"
+#include "kernels/floors.hpp"
 #include "kernels/scratch.hpp"
 #include "kernels/student_attention.hpp"
 
@@ -15,16 +16,16 @@ struct StudentHead {
     bool affine;
     int window;
     int length;  ///< keys
-    int history; ///< the first of them, whose queries were before
+    int history; ///< keys before the first query's own: in decoding, those of earlier tokens
     int head_dim;
     Real gamma;
     Real lambda;
     Real scale;
 
     KOKKOS_INLINE_FUNCTION int chunks() const { return (length + window - 1) / window; }
-    /// Keys in the chunks before the last may be far without being two chunks back.
+    /// Whether a key of the query's own or the previous chunk can be far (sliding, none): such keys bypass the state.
     KOKKOS_INLINE_FUNCTION bool has_local_far() const { return near != NearKeys::terrace; }
-    KOKKOS_INLINE_FUNCTION Real floor() const { return near == NearKeys::none ? Real(1e-12) : Real(0); }
+    KOKKOS_INLINE_FUNCTION Real floor() const { return near == NearKeys::none ? normalizer_floor<Real> : Real(0); }
     KOKKOS_INLINE_FUNCTION const Real* q(int n) const {
         return rows.q + static_cast<std::size_t>(n - history) * rows.q_stride;
     }
@@ -132,8 +133,7 @@ KOKKOS_INLINE_FUNCTION void local_weight_row(const StudentHead<Real>& head, cons
 
 } // namespace detail
 
-/// Fills t.weights[count, keys]; where local keys can be far, t.q_phi must be there and t.k_phi is left for all of
-/// them.
+/// Fills t.weights[count, keys]. Where local keys can be far, reads the queries' t.q_phi and leaves the keys' t.k_phi.
 template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void local_weights(const Team& team, const StudentHead<Real>& head, const StudentTiles<Real>& t,
                                           const Chunk& chunk) {

@@ -15,11 +15,12 @@
 
 namespace lolcats {
 
-/// The type frozen matrices are kept in; the residual stream is too, in bf16 where they are in 8 bits.
+/// The type frozen matrices are kept in. Activations are not; but with bf16 and fp8, stages 0 and 1 round the residual
+/// stream to bf16 after every layer.
 enum class Storage {
     full,
     bf16,
-    fp8 ///< e4m3, a scale an output (kernels/scaled_float8.hpp); the LM head and the embedding stay in bf16
+    fp8 ///< E4M3, one scale for each output (kernels/scaled_float8.hpp); the LM head and the embedding are in bf16
 };
 
 /// Frozen weights of one decoder layer.
@@ -56,8 +57,8 @@ struct StudentGradientSums {
 enum Projection { q_proj, k_proj, v_proj, o_proj };
 inline constexpr std::array<const char*, 4> projection_names = {"q_proj", "k_proj", "v_proj", "o_proj"};
 
-/// One low-rank update, y += scale * dropout(x) A^T B^T (LoRA; Hu et al. 2021, arXiv 2106.09685); without arrays there
-/// is none.
+/// One low-rank update, y += scale * dropout(x) A^T B^T (LoRA; Hu et al. 2021, arXiv 2106.09685); there is none if the
+/// arrays are empty.
 template <class Real>
 struct LowRank {
     Matrix<Real> a;             ///< [r, inputs]
@@ -78,7 +79,7 @@ struct LoraForm {
     double dropout = 0;
 };
 
-/// Names the random stream of each sequence of a micro-batch; dropout is off where there are none.
+/// The random stream of each sequence of a micro-batch; if empty, dropout is off.
 using DropoutStreams = std::vector<std::uint64_t>;
 
 /// Activations of one layer and one micro-batch, reused by every layer. n rows.
@@ -89,7 +90,7 @@ struct LayerActivations {
     Matrix<Real> k;            ///< [n, H_kv d], after RoPE
     Matrix<Real> v;            ///< [n, H_kv d]
     Matrix<Real> y;            ///< [n, H d], attention output before the o projection
-    Matrix<Real> statistics;   ///< [B H, T]: log_sum of the teacher's or normalizer of the student's attention
+    Matrix<Real> statistics;   ///< [B H, T]: log_sum of the teacher's attention, or normalizer of the student's
     Matrix<Real> middle;       ///< [n, D], residual stream between attention and MLP
     Matrix<Real> mlp_normed;   ///< [n, D]
     Matrix<Real> gate;         ///< [n, F]
@@ -99,13 +100,18 @@ struct LayerActivations {
     LayerActivations(const ModelConfig& config, const AttentionShape& shape);
 };
 
-/// Of B = batch sequences of T = length tokens.
+/// The shape of attention over B = batch sequences of T = length tokens.
 inline AttentionShape attention_shape(const ModelConfig& config, int batch, int length) {
     return {.batch = batch,
             .length = length,
             .heads = config.heads,
             .kv_heads = config.kv_heads,
             .head_dim = config.head_dim};
+}
+
+/// How the model rotates queries and keys.
+inline RopeForm rope_form(const ModelConfig& config) {
+    return {config.head_dim, config.rope_theta, config.rope_scaling};
 }
 
 } // namespace lolcats

@@ -35,6 +35,15 @@ __device__ inline int lane_column() {
     return lane() % 4 * 2;
 }
 
+/// Calls `body(j, e, r, column)` for the lane's elements [j][e] of a 16 x 16 result; they are in row g + 8 r.
+template <class Body>
+__device__ void for_each_place(const Body& body) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) body(j, e, e / 2, j * 8 + lane_column() + e % 2);
+}
+
 /// Calls `body(j, e, column)` for the columns of a 16 x 16 result of which the lane has elements.
 template <class Body>
 __device__ void for_each_lane_column(const Body& body) {
@@ -98,6 +107,17 @@ __device__ inline void load_right_transposed(Pair (&b)[4], const BFloat* matrix,
     load_matrices(b, matrix + (lane() % 8 + i / 2 * 8) * row_length + i % 2 * 8);
 }
 
+/// The result of a product, 16 columns of it at `first`, as the left operand of another.
+template <int Tiles>
+__device__ inline void as_left(Pair (&a)[4], const float (&c)[Tiles][4], int first) {
+    const float(&left)[4] = c[first / 8];
+    const float(&right)[4] = c[first / 8 + 1];
+    a[0] = pack(left[0], left[1]);
+    a[1] = pack(left[2], left[3]);
+    a[2] = pack(right[0], right[1]);
+    a[3] = pack(right[2], right[3]);
+}
+
 /// c[16, Columns] += a[16, 16] B[16, Columns], B at `right` in shared memory.
 template <int Columns>
 __device__ inline void multiply_step(float (&c)[Columns / 8][4], const Pair (&a)[4], const BFloat* right,
@@ -109,6 +129,15 @@ __device__ inline void multiply_step(float (&c)[Columns / 8][4], const Pair (&a)
         multiply_add(c[2 * j], a, b[0], b[1]);
         multiply_add(c[2 * j + 1], a, b[2], b[3]);
     }
+}
+
+/// The same with the result of another product, rounded to bf16, for a.
+template <int Columns>
+__device__ inline void multiply_step(float (&c)[Columns / 8][4], const float (&a)[2][4], const BFloat* right,
+                                     int row_length) {
+    Pair left[4];
+    as_left(left, a, 0);
+    multiply_step<Columns>(c, left, right, row_length);
 }
 
 /// c[16, Columns] += a[16, 16] B^T for B[Columns, 16] at `right` in shared memory.
@@ -140,17 +169,6 @@ __device__ inline void multiply_transposed(float (&c)[Columns / 8][4], const Pai
 #pragma unroll
     for (int step = 0; step < Inner / 16; ++step)
         multiply_step_transposed<Columns>(c, a[step], right + step * 16, row_length);
-}
-
-/// The result of a product, 16 columns of it at `first`, as the left operand of another.
-template <int Tiles>
-__device__ inline void as_left(Pair (&a)[4], const float (&c)[Tiles][4], int first) {
-    const float(&left)[4] = c[first / 8];
-    const float(&right)[4] = c[first / 8 + 1];
-    a[0] = pack(left[0], left[1]);
-    a[1] = pack(left[2], left[3]);
-    a[2] = pack(right[0], right[1]);
-    a[3] = pack(right[2], right[3]);
 }
 
 template <int Tiles>

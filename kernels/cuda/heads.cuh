@@ -6,7 +6,8 @@
 
 namespace lolcats::cuda {
 
-/// Heads `first` .. `first + count` of a batch. Arrays made for them alone have `count` heads.
+/// The heads that a kernel works on: `first` .. `first + count - 1` of a batch. Arrays made for them alone have `count`
+/// heads.
 struct Heads {
     AttentionShape shape;
     int first;
@@ -24,7 +25,7 @@ __device__ inline std::size_t head_offset(const AttentionShape& shape, int heads
     return (row * heads + index % heads) * shape.head_dim;
 }
 
-/// packed[count, T, d] = the bf16 of heads first .. first + count of rows[B T, heads d].
+/// packed[count, T, d] = heads first .. first + count - 1 of rows[B T, heads d], rounded to bf16.
 /// Blocks: (T d / 1024) x count of 256 threads. Moves 6 bytes an element.
 void pack_heads(const AttentionShape& shape, int heads, int first, int count, const float* rows, BFloat* packed,
                 cudaStream_t stream);

@@ -9,14 +9,14 @@
 
 namespace lolcats::cuda {
 
-inline constexpr int most_block_rows = 65535; ///< of a grid, in y
+inline constexpr int most_block_rows = 65535; ///< the largest y dimension of a grid
 
 /// Throws std::runtime_error naming `what` if `status` is not success.
 inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-/// `shared`: bytes of dynamic shared memory; what exceeds the 48 KiB every kernel may use is asked for.
+/// `shared`: bytes of dynamic shared memory. CUDA grants more than 48 KiB only to a kernel that has asked for it.
 template <class... Parameters>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 blocks, int threads, std::size_t shared,
             cudaStream_t stream, Parameters... arguments) {

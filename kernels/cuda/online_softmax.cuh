@@ -1,18 +1,19 @@
 #pragma once
-/// Softmax of rows whose scores come tile by tile, each row in the four lanes of a product's result that hold it.
+/// Softmax of rows whose scores come tile by tile. A row of a tile, a product's result, is spread over four lanes.
 #include "kernels/cuda/fragments.cuh"
 
 namespace lolcats::cuda {
 
 constexpr float log2_e = 1.4426950408889634F;
-constexpr float no_score = -1e30F; ///< of a key that is not seen: its exponential is 0
+constexpr float no_score = -1e30F; ///< of a key that the query does not see: its exponential is 0
 
-/// The online softmax of 16 rows, two of them a lane: g and g + 8.
+/// The online softmax of 16 rows; a lane has parts of the rows g and g + 8. Scores come times log2(e).
 struct OnlineSoftmax {
-    float maximum[2] = {no_score, no_score}; ///< in units of 1 / log2(e)
-    float total[2] = {0, 0};                 ///< this lane's part
+    float maximum[2] = {no_score, no_score};
+    float total[2] = {0, 0}; ///< this lane's part
 
-    /// Turns scores into exponentials; returns what earlier results must be multiplied with.
+    /// Turns a tile's scores into exponentials relative to the largest score so far. Sums of earlier exponentials must
+    /// be multiplied by `rescale`.
     template <int Tiles>
     __device__ void update(float (&scores)[Tiles][4], float (&rescale)[2]) {
 #pragma unroll
@@ -36,7 +37,7 @@ struct OnlineSoftmax {
     }
 };
 
-/// Multiplies the rows g and g + 8.
+/// Multiplies row g + 8 r by factor[r].
 template <int Tiles>
 __device__ inline void scale_rows(float (&c)[Tiles][4], const float (&factor)[2]) {
     for_each_element(c, [&](int row, int, float& value) { value *= row < 8 ? factor[0] : factor[1]; });

@@ -1,5 +1,5 @@
 #pragma once
-/// The instructions of sm_80 and later that C++ has no word for. Lane l of a warp has row g = l / 4 and pair t = l % 4.
+/// Instructions of sm_80 and later that CUDA C++ lacks. Lane l of a warp has row g = l / 4 and pair t = l % 4.
 #include <cuda_bf16.h>
 
 namespace lolcats::cuda {

@@ -10,14 +10,14 @@ struct ScanArguments {
     StudentForm form;
     Direction direction;
     const BFloat* phi; ///< [count, T, P]
-    Rows value_rows;
+    PackedRows value_rows;
     const BFloat* values;
     const float* weights; ///< null, or [count, T]
     BFloat* states;
     float* sums;
 };
 
-/// The part of a state that one block carries: 64 x 64 of it, or all if it is smaller.
+/// The part of a state that one block adds up: 64 x 64 of it, or all if it is smaller.
 template <int D, int P>
 struct Slice {
     static constexpr int rows = P < 64 ? P : 64;
@@ -37,8 +37,8 @@ __device__ float weighted_column_sum(const BFloat* column, int row_length, int r
     return sum;
 }
 
-/// One block: one slice of one head's state, carried in registers over all chunks in turn; the next chunk is copied
-/// while this one is added.
+/// One block: one slice of one head's state, kept in registers while the chunks are added one after the other; the next
+/// chunk is copied while this one is added.
 template <int D, int P>
 __global__ __launch_bounds__((Slice<D, P>::threads)) void scan_states_kernel(ScanArguments arguments) {
     using S = Slice<D, P>;
@@ -51,10 +51,10 @@ __global__ __launch_bounds__((Slice<D, P>::threads)) void scan_states_kernel(Sca
     const int local = static_cast<int>(blockIdx.y);
     const int first_row = static_cast<int>(blockIdx.x) % (P / S::rows) * S::rows;
     const int first_column = static_cast<int>(blockIdx.x) / (P / S::rows) * S::columns;
-    const BFloat* const phi = head_rows(heads, Rows::queries, arguments.phi, local, P) + first_row;
+    const BFloat* const phi = head_rows(heads, PackedRows::queries, arguments.phi, local, P) + first_row;
     const BFloat* const values = head_rows(heads, arguments.value_rows, arguments.values, local, D) + first_column;
     const float* const weights =
-        arguments.weights == nullptr ? nullptr : head_rows(heads, Rows::queries, arguments.weights, local, 1);
+        arguments.weights == nullptr ? nullptr : head_rows(heads, PackedRows::queries, arguments.weights, local, 1);
     BFloat* const states = arguments.states + static_cast<std::size_t>(local) * chunks * P * D;
     float* const sums = arguments.sums + static_cast<std::size_t>(local) * chunks * P;
 
@@ -107,10 +107,11 @@ __global__ __launch_bounds__((Slice<D, P>::threads)) void scan_states_kernel(Sca
 } // namespace
 
 /// Blocks: d' d / 4096 x count of 128 threads; shared memory 4 w x 72 bf16, 36 KiB at w = 64. Moves 2 (d' + d) bytes a
-/// row in, times the slices that share it, and 2 d' d / w a row out; 2 d' d FLOP a row. A chunk after the other.
-void scan_states(const Heads& heads, const StudentForm& form, Direction direction, const BFloat* phi, Rows value_rows,
-                 const BFloat* values, const float* weights, BFloat* states, float* sums, cudaStream_t stream) {
-    for_sizes(heads.shape.head_dim, features(form.map, form.feature_dim), [&]<int D, int P>() {
+/// row in, times the slices that share it, and 2 d' d / w a row out; 2 d' d FLOP a row.
+void scan_states(const Heads& heads, const StudentForm& form, Direction direction, const BFloat* phi,
+                 PackedRows value_rows, const BFloat* values, const float* weights, BFloat* states, float* sums,
+                 cudaStream_t stream) {
+    for_sizes(heads.shape, form, [&]<int D, int P>() {
         using S = Slice<D, P>;
         const dim3 blocks(P / S::rows * (D / S::columns), static_cast<unsigned>(heads.count));
         launch("scan_states", scan_states_kernel<D, P>, blocks, S::threads, S::shared(form.window), stream,

@@ -1,13 +1,14 @@
 #pragma once
 /// What the forward and backward passes of the student's attention share.
 ///
-/// Both work chunk by chunk in parallel, a chunk being `window` rows: feature maps of all rows, then the far state that
-/// each chunk reads, by a scan over chunks, then the chunks. Between these steps there are, for the heads at work:
+/// Sequences are cut into chunks of `window` rows. Both passes have three steps: the feature maps of all rows; a scan
+/// over the chunks, which gives each its far state; all chunks in parallel. Between them there are, for the heads:
 ///     phi_q, phi_k  bf16 [count, T, d']
 ///     states        bf16 [count, chunks, d', d]  sum of phi_k(k_j) v_j^T over the keys that are far to a whole chunk
-///     state_sums    f32  [count, chunks, d']     sum of phi_k(k_j)
+///     sums          f32  [count, chunks, d']     sum of phi_k(k_j), of the same keys
 #include "kernels/cuda/heads.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/sizes.cuh"
 
 namespace lolcats::cuda {
 
@@ -15,13 +16,13 @@ LOLCATS_FUNCTION constexpr int chunk_count(int length, int window) {
     return (length + window - 1) / window;
 }
 
-/// How many chunks back a query's far state ends: of nearer chunks it looks at each key.
+/// The far state of a chunk covers chunks at least this many back; nearer keys are handled one by one.
 LOLCATS_FUNCTION constexpr int state_lag(NearKeys near) {
     return near == NearKeys::none ? 1 : 2;
 }
 
-/// How many chunks back those keys are of which a query sees the ones up to its own place in the chunk as far. There
-/// are none for the terrace.
+/// Distance in chunks to the one chunk whose keys are far to a query only up to the query's own place in its chunk: 0
+/// without near keys, 1 for the sliding window. The terrace has none.
 LOLCATS_FUNCTION constexpr int local_far_lag(NearKeys near) {
     return near == NearKeys::none ? 0 : 1;
 }
@@ -42,15 +43,69 @@ __device__ inline Mixing mixing(const AttentionShape& shape, const StudentForm& 
     return {gamma, form.affine ? 1 - gamma : 1};
 }
 
-/// Whose rows a packed array has: query heads at work, or all key/value heads of the batch.
-enum class Rows { queries, keys };
+/// Whose rows a packed array has: those of the query heads at work, or of all key/value heads of the batch.
+enum class PackedRows { queries, keys };
 
 /// The first row of head first + `local` in a packed array of rows of `width` elements.
 template <class T>
-__device__ inline T* head_rows(const Heads& heads, Rows rows, T* packed, int local, int width) {
-    const int index = rows == Rows::queries ? local : kv_index(heads.shape, heads.first + local);
+__device__ inline T* head_rows(const Heads& heads, PackedRows rows, T* packed, int local, int width) {
+    const int index = rows == PackedRows::queries ? local : kv_index(heads.shape, heads.first + local);
     return packed + static_cast<std::size_t>(index) * heads.shape.length * width;
 }
+
+/// The chunk that a block works on, of one head, and the warp's 16 rows of it.
+template <int D>
+struct ChunkWork {
+    const Heads& heads;
+    const AttentionShape& shape;
+    const StudentForm& form;
+    NearKeys near;
+    int w;
+    int chunk;
+    int local;   ///< the head's place among those at work
+    int index;   ///< its number in the batch
+    int first;   ///< first row of the chunk
+    int block16; ///< the warp's first row, in its chunk
+
+    __device__ ChunkWork(const Heads& heads, const StudentForm& form)
+        : heads(heads), shape(heads.shape), form(form), near(form.near), w(form.window),
+          chunk(static_cast<int>(blockIdx.x)), local(static_cast<int>(blockIdx.y)), index(heads.first + local),
+          first(chunk * w), block16(warp() * 16) {}
+
+    __device__ int chunks() const { return static_cast<int>(gridDim.x); }
+    /// Rows of the sequence from the warp's first one on.
+    __device__ int valid() const { return shape.length - first - block16; }
+    __device__ std::size_t state_index() const { return static_cast<std::size_t>(local) * gridDim.x + blockIdx.x; }
+    __device__ Mixing factors(const float* window_factors) const { return mixing(shape, form, window_factors, index); }
+
+    /// The head's rows of arrays with `width` elements a row.
+    template <class T>
+    __device__ T* queries(T* packed, int width) const {
+        return head_rows(heads, PackedRows::queries, packed, local, width);
+    }
+    __device__ const BFloat* keys(const BFloat* packed) const {
+        return head_rows(heads, PackedRows::keys, packed, local, D);
+    }
+
+    /// The warp's first row, of the head's.
+    template <class T>
+    __device__ T* own(T* rows, int width) const {
+        return rows + static_cast<std::size_t>(first + block16) * width;
+    }
+
+    /// Starts to copy the rows of chunk `from` of an array with Columns elements a row.
+    template <int Columns>
+    __device__ void copy(BFloat* tile, const BFloat* rows, int from) const {
+        copy_tile<Columns>(tile, rows + static_cast<std::size_t>(from) * w * Columns, Columns, w,
+                           shape.length - from * w);
+    }
+
+    /// The warp's 16 rows as a left operand.
+    template <int Columns>
+    __device__ void load(Pair (&left)[Columns / 16][4], const BFloat* rows) const {
+        load_rows<Columns>(left, own(rows, Columns), Columns, valid());
+    }
+};
 
 /// All threads start to copy a chunk's state [P, D] to shared memory.
 template <int D, int P>
@@ -71,7 +126,7 @@ inline MapPointers map_pointers(const StudentForm& form, const float* weights, c
 }
 
 /// phi [count, T, d'] of the packed rows x.
-void feature_map_forward(const Heads& heads, const MapPointers& map, Rows rows, const BFloat* x, BFloat* phi,
+void feature_map_forward(const Heads& heads, const MapPointers& map, PackedRows rows, const BFloat* x, BFloat* phi,
                          cudaStream_t stream);
 
 /// Where feature_map_backward adds its gradients, [B H, ...] each. Null: not wanted; without `weights` only `input` is.
@@ -88,44 +143,20 @@ std::size_t feature_map_partials(const Heads& heads, int feature_dim);
 
 /// From dphi [count, T, d'] to the gradients of one side's map, of g and of x.
 void feature_map_backward(const Heads& heads, const StudentForm& form, const MapPointers& map, const float* factors,
-                          Rows rows, const BFloat* x, const float* dphi, float* partials, const MapGradients& gradients,
-                          cudaStream_t stream);
+                          PackedRows rows, const BFloat* x, const float* dphi, float* partials,
+                          const MapGradients& gradients, cudaStream_t stream);
 
-/// In which order a scan meets the chunks.
+/// In which order a scan takes the chunks.
 enum class Direction { forward, backward };
 
 /// For each chunk, states = sum of phi_j value_j^T and sums = sum of weight_j phi_j over the rows j of all chunks that
 /// are at least state_lag before it (after it, backward); `weights` null: 1. Chunks with no such rows are left
 /// unwritten.
-void scan_states(const Heads& heads, const StudentForm& form, Direction direction, const BFloat* phi, Rows value_rows,
-                 const BFloat* values, const float* weights, BFloat* states, float* sums, cudaStream_t stream);
+void scan_states(const Heads& heads, const StudentForm& form, Direction direction, const BFloat* phi,
+                 PackedRows value_rows, const BFloat* values, const float* weights, BFloat* states, float* sums,
+                 cudaStream_t stream);
 
-/// Calls `body.template operator()<d, d'>()` for the shape's sizes.
-template <class Body>
-void for_sizes(int head_dim, int features, const Body& body) {
-    const auto with_head_dim = [&]<int D>() {
-        switch (features) {
-        case 32:
-            return body.template operator()<D, 32>();
-        case 64:
-            return body.template operator()<D, 64>();
-        case 128:
-            return body.template operator()<D, 128>();
-        default:
-            return body.template operator()<D, 256>();
-        }
-    };
-    switch (head_dim) {
-    case 32:
-        return with_head_dim.template operator()<32>();
-    case 64:
-        return with_head_dim.template operator()<64>();
-    default:
-        return with_head_dim.template operator()<128>();
-    }
-}
-
-/// Bytes of a `Memory`, what is kept between the steps, for `count` heads at work.
+/// Bytes of a `Memory`, the arrays that are kept between the steps, for `count` heads at work.
 template <class Memory>
 std::size_t memory_bytes(const AttentionShape& shape, const StudentForm& form, int count) {
     Arena size;
@@ -133,7 +164,7 @@ std::size_t memory_bytes(const AttentionShape& shape, const StudentForm& form, i
     return size.used();
 }
 
-/// Heads at work at a time: as many as keep what is between the steps within 2 GiB.
+/// How many heads to work on at a time: as many as 2 GiB of memory between the steps allow.
 template <class Memory>
 int heads_at_a_time(const AttentionShape& shape, const StudentForm& form) {
     constexpr std::size_t most = std::size_t{2} << 30;
@@ -149,11 +180,11 @@ std::size_t workspace_bytes(const AttentionShape& shape, const StudentForm& form
     return memory_bytes<Memory>(shape, form, heads_at_a_time<Memory>(shape, form));
 }
 
-/// Features in a product's result at a time.
+/// Features that are computed at a time: a product's result is in registers.
 template <int P>
 constexpr int feature_slice = P < 128 ? P : 128;
 
-/// Writes a slice of the warp's 16 rows, those of them before `valid`, to `out`, the first of them.
+/// Writes a slice of features of the warp's 16 rows, of which `valid` exist, to `out` and the rows after it.
 template <int Columns>
 __device__ inline void store_features(const float (&values)[Columns / 8][4], float* out, int row_length, int valid) {
 #pragma unroll

@@ -285,7 +285,10 @@ TEST_P(AttentionEdges, FloatCrossEntropyAgreesWithDouble) {
 
 TEST(Names, AreReadAndWrittenAndWrongOnesRefused) {
     for (const auto kind : all_feature_maps) EXPECT_EQ(feature_map_kind(feature_map_name(kind)), kind);
-    for (const auto near : all_near_keys) EXPECT_EQ(near_keys(name(near)), near);
+    for (const auto near : all_near_keys) {
+        EXPECT_EQ(near_keys(name(near)), near);
+        EXPECT_EQ(near_keys_name(near), name(near));
+    }
     EXPECT_THROW(feature_map_kind("hedgehogs"), Error);
     EXPECT_THROW(near_keys("teacher"), Error);
 }

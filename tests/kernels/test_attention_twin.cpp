@@ -33,6 +33,35 @@ protected:
     StudentRun<float> run{c, in};
 };
 
+/// Portable kernels would agree with the rest of this file as well.
+TEST_F(AttentionTwin, FloatGoesToTheGpusKernels) {
+    const auto& p = run.parameters;
+    const auto zeros = [](const Matrix<float>& like) { return Matrix<float>("zeros", like.extent(0), like.extent(1)); };
+    const auto y = zeros(run.y);
+    const auto log_sum = zeros(run.normalizer);
+    const auto normalizer = zeros(run.normalizer);
+    const auto gradients = run.zero_gradients();
+    const bool on_gpu = !runs_on_host;
+    double sum = 0;
+    EXPECT_EQ(twin::softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum), on_gpu);
+    EXPECT_EQ(twin::student_attention(c.shape, c.form, p, run.q, run.k, run.v, y, normalizer), on_gpu);
+    EXPECT_EQ(twin::student_squared_error(c.shape, c.form, p, run.q, run.k, run.v, zeros(y), 1.0F, y, normalizer,
+                                          zeros(y), sum),
+              on_gpu);
+    EXPECT_EQ(twin::student_attention_backward(c.shape, c.form, p, run.q, run.k, run.v, y, normalizer, zeros(y),
+                                               gradients, nullptr),
+              on_gpu);
+    EXPECT_EQ(
+        twin::attention_cross_entropy(c.shape, c.form, p, run.q, run.k, log_sum, normalizer, 1.0F, &gradients, sum),
+        on_gpu);
+    EXPECT_EQ(twin::student_attention(c.shape, c.form, exact.parameters, exact.q, exact.k, exact.v, exact.y,
+                                      exact.normalizer),
+              false)
+        << "of double there are none";
+    twin::use_tensor_cores(false);
+    EXPECT_FALSE(twin::softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum));
+}
+
 TEST_F(AttentionTwin, OutputsAgree) {
     EXPECT_TRUE(close(values(run.y), values(exact.y), output_tolerance));
     EXPECT_TRUE(close(values(run.normalizer), values(exact.normalizer), output_tolerance));

@@ -67,7 +67,7 @@ TEST(FewRows, AgreeWithTheSums) {
             const auto weights = weight(s, kind, random_values(s.n * s.k, 2), bias);
             const auto w = held(kind, weights, random_values(s.n * s.k, 2));
             const auto before = random_values(s.m * s.n, 4);
-            Gemm<float> gemm(Arithmetic::bf16, Rows::few);
+            Gemm<float> gemm(Arithmetic::bf16, RowCount::few);
             const auto added = matrix<float>(s.m, s.n, before);
             gemm.linear(matrix<float>(s.m, s.k, x), {{weights, added, added}});
             EXPECT_TRUE(close(values(added), naive(s, x, w, bias, before), 1e-6)) << s.m << " " << s.n << " " << s.k;
@@ -85,7 +85,7 @@ TEST(FewRows, AreTheSameBesideAnyOthers) {
             const auto all = matrix<float>(s.m, s.k, x);
             const auto together = poisoned<float>(s.m, s.n);
             const auto alone = poisoned<float>(s.m, s.n);
-            Gemm<float> gemm(Arithmetic::f32, Rows::few);
+            Gemm<float> gemm(Arithmetic::f32, RowCount::few);
             gemm.linear(all, {{weights, together}});
             for (int i = 0; i < s.m; ++i) {
                 const auto row = Kokkos::make_pair(i, i + 1);
@@ -103,7 +103,7 @@ TEST(FewRows, ScaleAndAddToPlainArrays) {
     auto w = random_values(s.n * s.k, 9);
     const auto before = random_values(s.m * s.n, 10);
     const auto c = matrix<float>(s.m, s.n, before);
-    Gemm<float> gemm(Arithmetic::f32, Rows::few);
+    Gemm<float> gemm(Arithmetic::f32, RowCount::few);
     gemm.multiply(Transpose::no, Transpose::yes, 0.5F, matrix<float>(s.m, s.k, x), matrix<float>(s.n, s.k, w), 1, c);
     for (double& value : w) value *= 0.5;
     EXPECT_TRUE(close(values(c), naive(s, x, w, std::vector<double>(s.n), before), 1e-6));

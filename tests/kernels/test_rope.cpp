@@ -10,13 +10,6 @@
 namespace lolcats::test::test_rope {
 namespace {
 
-ModelConfig config(int head_dim, double theta) {
-    ModelConfig result{};
-    result.head_dim = head_dim;
-    result.rope_theta = theta;
-    return result;
-}
-
 /// As complex numbers x_i + i x_{i + d/2} turned by position * frequency.
 std::vector<double> naive(const std::vector<double>& frequencies, int length, int heads, std::vector<double> x) {
     const int half = static_cast<int>(frequencies.size());
@@ -42,7 +35,7 @@ constexpr int head_dim = 10;
 
 template <class Real>
 std::vector<double> rotated(Rotation rotation, const std::vector<double>& x) {
-    const RopeTable<Real> table(config(head_dim, 1e4), length + 5);
+    const RopeTable<Real> table(RopeForm{head_dim, 1e4, {}}, length + 5);
     const auto view = matrix<Real>(batch * length, heads * head_dim, x);
     rotate(table, rotation, length, head_dim, view);
     return values(view);
@@ -52,7 +45,7 @@ TEST(Rope, RotatesHalvesByPositionTimesFrequency) {
     const auto x = random_values(batch * length * heads * head_dim, 1);
     std::vector<double> frequencies;
     for (int i = 0; i < head_dim / 2; ++i) frequencies.push_back(std::pow(1e4, -2.0 * i / head_dim));
-    EXPECT_TRUE(close(rope_frequencies(config(head_dim, 1e4)), frequencies, 1e-15));
+    EXPECT_TRUE(close(rope_frequencies(RopeForm{head_dim, 1e4, {}}), frequencies, 1e-15));
     EXPECT_TRUE(close(rotated<double>(Rotation::forward, x), naive(frequencies, length, heads, x), 1e-14));
     EXPECT_TRUE(close(rotated<float>(Rotation::forward, x), naive(frequencies, length, heads, x), 1e-6));
 }
@@ -80,9 +73,10 @@ TEST(Rope, BackwardIsTheTransposeOfForward) {
 }
 
 TEST(Rope, Llama3ScalingOfFrequencies) {
-    auto llama = config(128, 500000);
-    llama.rope_scaling =
-        RopeScaling{.factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192};
+    const RopeForm llama{
+        128, 500000,
+        RopeScaling{
+            .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position_embeddings = 8192}};
     std::vector<double> expected;
     int kept = 0;
     int divided = 0;
@@ -110,14 +104,14 @@ TEST(Rope, Llama3ScalingOfFrequencies) {
 
 /// Cosines at far positions are as good as the type allows: angles are formed in double.
 TEST(Rope, TableIsAccurateAtFarPositions) {
-    const RopeTable<float> table(config(4, 500000), 8192);
+    const RopeTable<float> table(RopeForm{4, 500000, {}}, 8192);
     const auto cosine = values(table.cosine);
     EXPECT_NEAR(cosine[8191 * 2], std::cos(8191.0), 1e-7);
     EXPECT_NEAR(values(table.sine)[8191 * 2 + 1], std::sin(8191 / std::sqrt(500000.0)), 1e-7);
 }
 
 TEST(Rope, TableOfAnyPositionsIsThatOfAllOfThem) {
-    const auto llama = config(8, 500000);
+    const RopeForm llama{8, 500000, {}};
     const RopeTable<float> all(llama, 3001);
     const RopeTable<float> some(llama, 3);
     const std::vector<int> at = {3000, 0, 17};

@@ -104,7 +104,7 @@ void norm(benchmark::State& state) {
 
 void rope(benchmark::State& state) {
     const int n = static_cast<int>(state.range(0));
-    const RopeTable<float> table(layer(), n);
+    const RopeTable<float> table(rope_form(layer()), n);
     const auto q = random("q", n, layer().query_size());
     const auto size = static_cast<double>(q.size());
     time_kernel(state, 3 * size, 2 * f32 * size, [&] { rotate(table, Rotation::forward, n, layer().head_dim, q); });

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that is to be seen on a GPU, in order, into one file. A check that fails does not stop the others; the status
+# Everything that is to be measured on a GPU, in order, into one file. A check that fails does not stop the others; the status
 # says whether any did.
 #   gpu_checks.sh RESULTS [PART...]     parts: tests attention transfer lora fp8 models sanitizer  (default: all, in this order)
 # Run it where tools/build_gpu_checks.sh put it and the programs. LOLCATS_CUBLAS names the directory of libcublasLt if it is

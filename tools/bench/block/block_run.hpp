@@ -14,14 +14,14 @@ class BlockRun {
 public:
     virtual ~BlockRun() = default;
 
-    /// One optimiser step: all micro-batches of a batch, norm of the gradient, AdamW. Error if a loss is not finite. The
-    /// teacher has the micro-batches only.
+    /// One optimiser step: all micro-batches of a batch, norm of the gradient, AdamW. Error if a loss is not finite.
+    /// The teacher has the micro-batches only.
     virtual void step() = 0;
     /// A step's work.
     [[nodiscard]] virtual Works work() const = 0;
     /// Forward passes that a step is worth, as lolcats_plan counts.
     [[nodiscard]] virtual double passes() const = 0;
-    /// Bytes of arrays that lolcats_plan's formulas foretell, by what they hold.
+    /// Bytes of arrays that lolcats_plan's formulas predict, by what they hold.
     [[nodiscard]] virtual std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const = 0;
 };
 

@@ -22,7 +22,7 @@ public:
     LoraRun(const Settings& s, Arithmetic arithmetic)
         : settings_(s), arithmetic_(arithmetic), form_(student_form_of(s)), adapter_config_(adapter_config(s.options)),
           shape_(attention_shape(s.model, s.options.micro_batch, s.length())), gemm_(arithmetic),
-          rope_(s.model, s.length()), weights_(random_layers(s.model, s.layers, storage_of(s.options))),
+          rope_(rope_form(s.model), s.length()), weights_(random_layers(s.model, s.layers, storage_of(s.options))),
           students_(s.model, form_, {0, s.layers}, false, frozen_),
           adapter_(s.model, adapter_config_, {0, s.layers}, trained_),
           decoder_({s.model, rope_, gemm_}, shape_, form_, adapter_config_.form),
@@ -73,6 +73,7 @@ public:
         return {{"weights, students", m.weights},
                 {"adapter", m.trained},
                 {"work", m.work},
+                {"attention", m.attention},
                 {"products", m.products},
                 {"kept for the backward pass", m.kept},
                 {"starts of both passes", 2.0 * sizeof(float) * static_cast<double>(input_.size())}};

@@ -1,6 +1,6 @@
 #include "tools/bench/block/random_weights.hpp"
 
-#include "kernels/dropout.hpp"
+#include "kernels/random.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -10,8 +10,8 @@ namespace lolcats::bench {
 namespace {
 
 /// Uniform in [-1, 1).
-KOKKOS_INLINE_FUNCTION float uniform(std::uint64_t stream, std::size_t index) {
-    return static_cast<float>(static_cast<double>(mix_bits(stream + index) >> 11) * 0x1.0p-52 - 1.0);
+KOKKOS_INLINE_FUNCTION float random_value(std::uint64_t stream, std::size_t index) {
+    return static_cast<float>(uniform(mix_bits(stream + index), 1));
 }
 
 Vector<float> ones(int size) {
@@ -42,7 +42,9 @@ void fill(const Matrix<BFloat16>& matrix, double scale, std::uint64_t stream) {
     const std::uint64_t start = mix_bits(stream);
     Kokkos::parallel_for(
         "random_weights", Kokkos::RangePolicy<Execution, Kokkos::IndexType<std::int64_t>>(0, matrix.size()),
-        KOKKOS_LAMBDA(std::int64_t i) { out[i] = to_bfloat16(bound * uniform(start, static_cast<std::size_t>(i))); });
+        KOKKOS_LAMBDA(std::int64_t i) {
+            out[i] = to_bfloat16(bound * random_value(start, static_cast<std::size_t>(i)));
+        });
 }
 
 void fill(const Matrix<float>& matrix, double scale, std::uint64_t stream) {
@@ -52,7 +54,7 @@ void fill(const Matrix<float>& matrix, double scale, std::uint64_t stream) {
     Kokkos::parallel_for(
         "random_inputs", Kokkos::RangePolicy<Execution, Kokkos::IndexType<std::int64_t>>(0, matrix.size()),
         KOKKOS_LAMBDA(std::int64_t i) {
-            out[i] = to_float(to_bfloat16(bound * uniform(start, static_cast<std::size_t>(i))));
+            out[i] = to_float(to_bfloat16(bound * random_value(start, static_cast<std::size_t>(i))));
         });
 }
 

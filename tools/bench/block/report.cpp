@@ -129,15 +129,15 @@ std::string roofline_text(const Figures& f) {
 
 std::string memory_text(const Figures& f) {
     std::string text;
-    for (const auto& [what, bytes] : f.predicted) text += line("predicted, " + what, digits(bytes / 1e9) + " GB");
+    for (const auto& [what, bytes] : f.predicted)
+        if (bytes > 0) text += line("predicted, " + what, digits(bytes / 1e9) + " GB");
     text += line("predicted, all", fmt::format("{:.4g} GB", predicted_bytes(f) / 1e9));
     text += line("arrays, measured at most", fmt::format("{:.4g} GB: {} of what was predicted", f.array_bytes / 1e9,
                                                          share(f.array_bytes, predicted_bytes(f))));
     if (f.processor_bytes > 0)
         text +=
             line("in use on the GPU",
-                 fmt::format("{:.4g} GB, {:.4g} GB of them for the block, workspaces included: "
-                             "{} of what was predicted",
+                 fmt::format("{:.4g} GB, {:.4g} GB of them for the block: {} of what was predicted",
                              f.processor_bytes / 1e9, f.block_bytes / 1e9, share(f.block_bytes, predicted_bytes(f))));
     return text;
 }

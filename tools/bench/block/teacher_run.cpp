@@ -13,7 +13,7 @@ class TeacherRun : public BlockRun {
 public:
     TeacherRun(const Settings& s, Arithmetic arithmetic)
         : settings_(s), arithmetic_(arithmetic), shape_(attention_shape(s.model, s.options.micro_batch, s.length())),
-          gemm_(arithmetic), rope_(s.model, s.length()),
+          gemm_(arithmetic), rope_(rope_form(s.model), s.length()),
           weights_(random_layers(s.model, s.layers, storage_of(s.options))), activations_(s.model, shape_),
           input_(uninitialized("input"), shape_.rows(), s.model.hidden_size),
           x_(uninitialized("residual"), shape_.rows(), s.model.hidden_size) {
@@ -38,8 +38,11 @@ public:
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
         const TeacherMemory m = teacher_memory(plan, settings_.options, settings_.layers, false);
-        return {
-            {"weights", m.weights}, {"work", m.work}, {"products", m.products}, {"stream and its start", 2 * m.stream}};
+        return {{"weights", m.weights},
+                {"work", m.work},
+                {"attention", m.attention},
+                {"products", m.products},
+                {"stream and its start", 2 * m.stream}};
     }
 
 private:

@@ -48,11 +48,8 @@ public:
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
         const TransferMemory m = transfer_memory(plan, settings_.options, settings_.layers, 1);
-        return {{"weights", m.weights},
-                {"trained", m.trained},
-                {"work", m.work},
-                {"products", m.products},
-                {"stream and its start", 2 * m.stream}};
+        return {{"weights", m.weights},     {"trained", m.trained},   {"work", m.work},
+                {"attention", m.attention}, {"products", m.products}, {"stream and its start", 2 * m.stream}};
     }
 
 private:
