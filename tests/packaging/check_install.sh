@@ -61,12 +61,19 @@ complete_to "" --window ""
 touch "$prefix/model_of_mine"
 complete_to "$prefix/model_of_mine" --model "$prefix/mod"
 
-# The job scripts find the programs where they are.
-(
-    root=$prefix/usr/share/lolcats-hpc
-    source "$root/jobs/site.sh"
-    [ -x "$site_bin/lolcats_plan" ] || fail "site_bin=$site_bin"
-    [ -r "$root/jobs/linearize_8b.sh" ] || fail "no job script"
+# The job scripts find the programs where they are: bin_of ROOT GPUS, their directory on nodes with so many GPUs.
+bin_of() (
+    export LOLCATS_ROOT=$1 LOLCATS_SITE=$prefix/site.sh
+    echo "site_gpus_per_node=$2" >"$LOLCATS_SITE"
+    source "$LOLCATS_ROOT/jobs/common.sh"
+    load_site
+    echo "$site_bin"
 )
-"${LOLCATS_PYTHON:-/usr/bin/python3}" "$prefix/usr/share/lolcats-hpc/tools/inspect/lolcats_inspect" --help >/dev/null || fail "lolcats_inspect"
+shared=$prefix/usr/share/lolcats-hpc
+[ -r "$shared/jobs/linearize_8b.sh" ] || fail "no job script"
+[ -x "$(bin_of "$shared" 0)/lolcats_plan" ] || fail "site_bin=$(bin_of "$shared" 0)"
+[ "$(bin_of "$shared" 8)" = "$(bin_of "$shared" 0)" ] || fail "site_bin=$(bin_of "$shared" 8) with GPUs"
+[ "$(bin_of "$sources" 0)" = "$sources/build/bin" ] || fail "site_bin=$(bin_of "$sources" 0)"
+[ "$(bin_of "$sources" 8)" = "$sources/build-cuda/bin" ] || fail "site_bin=$(bin_of "$sources" 8) with GPUs"
+"${LOLCATS_PYTHON:-/usr/bin/python3}" "$shared/tools/inspect/lolcats_inspect" --help >/dev/null || fail "lolcats_inspect"
 echo "installed, found, used"

@@ -55,7 +55,7 @@ class Recipes(unittest.TestCase):
         exec(compile(source.read_text(), source, "exec"), namespace)  # noqa: S102
         self.assertIn(version(), [args[0] for args, _ in recorder.calls["version"]])
         needed = " ".join(args[0] for args, _ in recorder.calls["depends_on"])
-        for package in ("mpi", "hdf5", "kokkos", "onednn", "fmt", "spdlog", "nlohmann-json", "cli11", "xxhash", "nccl"):
+        for package in ("mpi", "hdf5", "kokkos", "onednn", "fmt", "spdlog", "nlohmann-json", "cli11", "tomlplusplus", "xxhash", "nccl"):
             self.assertIn(package, needed)
         package = namespace["LolcatsHpc"]()
         package.run_tests = False

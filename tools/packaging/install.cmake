@@ -39,7 +39,7 @@ endforeach()
 # The job scripts, with the programs where they are installed: LOLCATS_ROOT=PREFIX/share/lolcats-hpc sbatch ...
 file(RELATIVE_PATH BINARIES ${CMAKE_INSTALL_FULL_DATADIR}/lolcats-hpc ${CMAKE_INSTALL_FULL_BINDIR})
 file(READ jobs/site.sh SITE)
-string(REPLACE "$root/build/bin " "$root/${BINARIES} " SITE "${SITE}")
+string(REGEX REPLACE "site_bin=[^\n]*" "site_bin=$root/${BINARIES}   # the compiled programs" SITE "${SITE}")
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/site.sh CONTENT "${SITE}" @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/site.sh DESTINATION ${SHARED_FILES}/jobs)
 # The tiny teacher and its corpus are the repository's.

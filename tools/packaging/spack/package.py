@@ -26,6 +26,7 @@ class LolcatsHpc(CMakePackage, CudaPackage):
     depends_on("spdlog+fmt_external")
     depends_on("nlohmann-json")
     depends_on("cli11")
+    depends_on("tomlplusplus")
     depends_on("xxhash")
     depends_on("googletest@1.11:+gmock", type="test")
     depends_on("python@3.10:", type=("build", "run"))
