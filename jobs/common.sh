@@ -19,13 +19,16 @@ die() {
 
 # shellcheck source=jobs/site.sh
 load_site() {
-    local own=${LOLCATS_SITE:-}
+    local own=${LOLCATS_SITE:-} build=build
     source "$root/jobs/site.sh"
-    [ -n "$own" ] || return 0
-    [ -r "$own" ] || die "$own: cannot be read; correct LOLCATS_SITE, or unset it to use jobs/site.sh"
-    LOLCATS_SITE=$(realpath "$own")
-    export LOLCATS_SITE
-    source "$LOLCATS_SITE"
+    if [ -n "$own" ]; then
+        [ -r "$own" ] || die "$own: cannot be read; correct LOLCATS_SITE, or unset it to use jobs/site.sh"
+        LOLCATS_SITE=$(realpath "$own")
+        export LOLCATS_SITE
+        source "$LOLCATS_SITE"
+    fi
+    [ "$site_gpus_per_node" -eq 0 ] || build="build-cuda"
+    site_bin=${site_bin:-$root/$build/bin}
 }
 
 load_modules() {
@@ -208,7 +211,9 @@ run_stage() {
         lora) run_program lora --tokens "$LOLCATS_TOKENS" --work "$work" "${lora_options[@]}" ;;
         eval)
             evaluate teacher --attention teacher
-            evaluate evaluation --feature-maps transfer --adapter lora
+            local maps=lora/feature_maps.safetensors # where stage 2 went on training them
+            [ -f "$maps" ] || maps=transfer
+            evaluate evaluation --feature-maps "$maps" --adapter lora
             ;;
     esac
     say "$stage is done"

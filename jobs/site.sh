@@ -20,12 +20,12 @@ site_mpirun_options=()
 site_scratch=${SCRATCH:-$root/work} # a parallel file system: work directories are made in it
 site_models=$site_scratch/models    # Hugging Face directories of the teachers
 site_data=$site_scratch/data        # token files
-site_bin=$root/build/bin            # the compiled programs; $root/build-cuda/bin for GPUs
+site_bin=                # the compiled programs; empty: $root/build-cuda/bin with GPUs, else $root/build/bin
 site_python=python3      # with h5py; linearize_tiny.sh makes its corpus with it
 site_program_options=()             # options that every program gets here, such as (--gemm bf16)
 
-site_warning_seconds=600 # so long before its time is up a job is told to stop; longer than a step and a checkpoint
-site_max_restarts=100    # a job that was requeued so often fails instead
+site_warning_seconds=600 # a job is told to stop this long before its time is up: longer than a step and a checkpoint
+site_max_restarts=100    # a job that was requeued this often fails instead
 
 # What lolcats_plan counts with: bytes of memory of a rank, its sustained FLOP/s, the file system's bytes/s.
 site_plan_options=(--plan-memory 80e9 --plan-flops 400e12 --plan-bandwidth 10e9)

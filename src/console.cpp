@@ -1,6 +1,5 @@
 #include "src/console.hpp"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -39,9 +38,10 @@ protected:
     }
 
 private:
-    static void erase() { fmt::print(stderr, "{}", erase_line); }
+    // A terminal that has gone is no reason to fail: fmt::print would throw.
+    static void erase() { std::fputs(erase_line, stderr); }
     void draw() const {
-        fmt::print(stderr, "{}", status_);
+        std::fputs(status_.c_str(), stderr);
         std::fflush(stderr);
     }
 

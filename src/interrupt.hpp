@@ -1,6 +1,6 @@
 #pragma once
-/// Ends a run before its work is done, in a way that it can go on from: on SIGTERM or SIGUSR1 (a scheduler's warning),
-/// or when the time given by --wall-time will not do for another step. The program's status is then 85, by which a
+/// Ends a run before its work is done, so that it can go on later: on SIGTERM or SIGUSR1 (a scheduler's warning), or
+/// when the time left of --wall-time is too short for another step. The program's status is then 85, by which a
 /// scheduler starts it again.
 #include "lolcats/options.hpp"
 #include "src/comm/stop_agreement.hpp"
@@ -13,8 +13,8 @@ inline constexpr int requeue_status = 85;
 
 class Interrupt {
 public:
-    /// From here on the two signals do not end the process. `steps_under_way`: the steps that are still to be finished
-    /// once a rank has asked. Collective.
+    /// From here on the two signals do not end the process. `steps_under_way`: steps that are still finished after a
+    /// rank has asked to stop. Collective.
     Interrupt(const Options& options, const Communicator& world, int steps_under_way = 1);
     Interrupt(const Interrupt&) = delete;
     Interrupt& operator=(const Interrupt&) = delete;
@@ -23,7 +23,7 @@ public:
     /// Whether this rank should stop. Call it between steps: the longest time between two calls tells what the next
     /// step needs. Cheap, waits for nobody; ranks that work in step reduce what it says.
     bool is_wanted();
-    /// The time until the next call is no step's.
+    /// The time until the next call of is_wanted() does not count as a step.
     void leave_out_interval();
     /// Seconds that writing a checkpoint took.
     void checkpoint_took(double seconds);

@@ -1,5 +1,6 @@
 #include "src/memory_plan.hpp"
 
+#include "kernels/attention_workspace.hpp"
 #include "kernels/products.hpp"
 #include "src/work_sizes.hpp"
 
@@ -61,12 +62,47 @@ double product_bytes(const ModelConfig& m, const Options& options, double n, boo
     return rounded + work_bytes * (n * widest + weight) + (has_backward ? work_bytes * weight : 0);
 }
 
+AttentionShape attention_shape(const Plan& plan, const Options& options) {
+    const ModelConfig& m = plan.model;
+    return {options.micro_batch, plan.length, m.heads, m.kv_heads, m.head_dim};
+}
+
+bool attends_in_bf16(const Options& options) {
+    return options.dtype != "f32" && options.gemm != "f32" && options.gemm != "exact";
+}
+
+double teacher_attention_bytes(const Plan& plan, const Options& options) {
+    return attends_in_bf16(options) ? static_cast<double>(teacher_workspace(attention_shape(plan, options))) : 0;
+}
+
+/// Forward and backward; the teacher's attention over the same keys needs less.
+double student_attention_bytes(const Plan& plan, const Options& options, bool entropy) {
+    if (!attends_in_bf16(options)) return 0;
+    const NearKeys near = options.attention == "none"      ? NearKeys::none
+                          : options.attention == "sliding" ? NearKeys::sliding
+                                                           : NearKeys::terrace;
+    const StudentForm form{near, options.window, feature_map_kind(options.feature_map),
+                           feature_dim_of(plan.model, options), options.affine_attention_factors};
+    return static_cast<double>(student_workspace(attention_shape(plan, options), form, entropy));
+}
+
+/// Where products are in float, weights are widened one after the other in one array: what the LM head, which no dtype
+/// has in 8 bits, needs of it beyond the layers.
+double head_widening(const ModelConfig& m, const Options& options) {
+    const bool in_float =
+        options.gemm == "f32" || options.gemm == "exact" || (options.gemm == "fp8" && !Products::has_bf16());
+    if (options.dtype == "f32" || !in_float) return 0;
+    const double widest = std::max(m.intermediate_size, m.query_size());
+    return std::max(0.0, m.vocab_size - widest) * m.hidden_size * work_bytes;
+}
+
 } // namespace
 
 TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends) {
     const double n = rows(plan, options);
     return {.weights = frozen_bytes(plan, layers),
             .work = activations(plan.model, n) * work_bytes,
+            .attention = teacher_attention_bytes(plan, options),
             .products = layers > 0 ? product_bytes(plan.model, options, n, false) : 0,
             .stream = stream_bytes(plan, options) + (sends ? link_memory(plan, options) : 0)};
 }
@@ -79,6 +115,7 @@ TransferMemory transfer_memory(const Plan& plan, const Options& options, int lay
     return {.weights = frozen_bytes(plan, layers),
             .trained = layers * maps * trained_bytes(options),
             .work = blocks * (activations(m, n) + student) * work_bytes,
+            .attention = student_attention_bytes(plan, options, options.xent_factor > 0 || options.far_xent_factor > 0),
             .products = blocks * product_bytes(m, options, n, false),
             .stream = stream_bytes(plan, options)};
 }
@@ -109,6 +146,7 @@ LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int
     return {.weights = frozen_bytes(plan, layers) + (options.train_feature_maps ? 0 : students),
             .trained = adapter * trained_bytes(options) + (options.train_feature_maps ? students : 0),
             .work = (activations(m, n) + gradients + low_rank) * work_bytes,
+            .attention = student_attention_bytes(plan, options, false),
             .products = product_bytes(m, options, n, true),
             .kept = in_flight * ((layers + 1.0) * stream_bytes(plan, options) +
                                  layers_kept(plan, options, layers, in_flight) * kept_activations(m, n) * work_bytes)};
@@ -118,7 +156,7 @@ double head_memory(const Plan& plan, const Options& options) {
     const ModelConfig& m = plan.model;
     const double of_teacher = options.kl_factor > 0 ? m.vocab_size : 0;
     const double logits = head_rows * (m.vocab_size + of_teacher + m.hidden_size) * work_bytes;
-    return plan.head_weight_bytes + logits;
+    return plan.head_weight_bytes + logits + head_widening(m, options);
 }
 
 double link_memory(const Plan& plan, const Options& options) {

@@ -1,6 +1,6 @@
 #pragma once
-/// Bytes of a rank's arrays, by what they hold, and what LoRA keeps within a limit to them. Every array of the rank is
-/// counted but the small ones: norms, RoPE tables, losses.
+/// Bytes of a rank's arrays, by what they hold, and how many layers' activations LoRA keeps within its limit. All
+/// arrays of the rank are counted but the small ones: norms, RoPE tables, losses.
 #include "lolcats/plan.hpp"
 
 #include <algorithm>
@@ -9,12 +9,13 @@ namespace lolcats {
 
 /// Stage 0.
 struct TeacherMemory {
-    double weights;  ///< frozen
-    double work;     ///< activations of one layer
-    double products; ///< what matrix products keep beside their operands
-    double stream;   ///< the residual stream of one micro-batch, and of those on their way to the next stage
+    double weights;   ///< frozen
+    double work;      ///< activations of one layer
+    double attention; ///< what attention works in on a GPU's tensor cores; 0 on a host
+    double products;  ///< what matrix products keep beside their operands
+    double stream;    ///< the residual stream of one micro-batch, and of those on their way to the next stage
 
-    [[nodiscard]] double total() const { return weights + work + products + stream; }
+    [[nodiscard]] double total() const { return weights + work + attention + products + stream; }
 };
 
 /// `layers` that the rank computes (the last block of the model is not); `sends`: to a next stage of the pipeline.
@@ -22,13 +23,14 @@ TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layer
 
 /// Attention transfer (stage 1).
 struct TransferMemory {
-    double weights;  ///< frozen
-    double trained;  ///< maps and mixing factors, their gradients and moments, and the best so far
-    double work;     ///< activations of one layer
-    double products; ///< what matrix products keep beside their operands
-    double stream;   ///< the residual stream of one micro-batch
+    double weights;   ///< frozen
+    double trained;   ///< maps and mixing factors, their gradients and moments, and the best so far
+    double work;      ///< activations of one layer
+    double attention; ///< what attention works in on a GPU's tensor cores; 0 on a host
+    double products;  ///< what matrix products keep beside their operands
+    double stream;    ///< the residual stream of one micro-batch
 
-    [[nodiscard]] double total() const { return weights + trained + work + products + stream; }
+    [[nodiscard]] double total() const { return weights + trained + work + attention + products + stream; }
 };
 
 /// `layers` in `blocks` blocks, each with work arrays of its own, for options.micro_batch sequences of plan.length.
@@ -36,22 +38,23 @@ TransferMemory transfer_memory(const Plan& plan, const Options& options, int lay
 
 /// LoRA (stage 2), one pipeline stage without embedding and head.
 struct LoraMemory {
-    double weights;  ///< frozen, the students included
-    double trained;  ///< the adapter (and the students), its gradients and moments, and the best so far
-    double work;     ///< activations of one layer and their gradients
-    double products; ///< what matrix products keep beside their operands
-    double kept;     ///< what entered each layer, and the activations kept, of the micro-batches between both passes
+    double weights;   ///< frozen, the students included
+    double trained;   ///< the adapter (and the students), its gradients and moments, and the best so far
+    double work;      ///< activations of one layer and their gradients
+    double attention; ///< what attention works in on a GPU's tensor cores; 0 on a host
+    double products;  ///< what matrix products keep beside their operands
+    double kept;      ///< the inputs and kept activations of layers, for the micro-batches between both passes
 
-    [[nodiscard]] double total() const { return weights + trained + work + products + kept; }
+    [[nodiscard]] double total() const { return weights + trained + work + attention + products + kept; }
 };
 
 /// `in_flight`: micro-batches between forward and backward pass.
 LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight);
 
-/// Of so many `layers`, the activations are kept from the forward to the backward pass and not recomputed: as many as
-/// take at most options.activation_memory for all micro-batches in flight.
+/// How many of `layers` keep their activations from the forward to the backward pass: as many as fit in
+/// options.activation_memory, for all micro-batches in flight.
 int layers_kept(const Plan& plan, const Options& options, int layers, int in_flight);
-/// Those that are left to be recomputed.
+/// The others, which are recomputed.
 int layers_recomputed(const Plan& plan, const Options& options, int layers, int in_flight);
 
 /// The LM head on the last stage of LoRA or evaluation.

@@ -1,5 +1,6 @@
 #include "lolcats/options.hpp"
 
+#include "io/nearest_name.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/config_file.hpp"
@@ -13,10 +14,9 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <regex>
-#include <type_traits>
+#include <string_view>
 #include <variant>
 
 namespace lolcats {
@@ -69,8 +69,21 @@ Words parse_list(const std::string& where, const Words& choices, const Words& te
     return list;
 }
 
+/// Settings are stored as JSON, which is UTF-8.
+void require_utf8(const std::string& where, const std::string& text) {
+    try {
+        static_cast<void>(nlohmann::json(text).dump());
+    } catch (const nlohmann::json::exception&) {
+        fail(
+            "{}: the value is not UTF-8, as what is stored of the settings must be; rename the file, or give a link to "
+            "it with a name that is",
+            where);
+    }
+}
+
 /// Sets one setting from its texts. `where` begins the message of an error: the option, or the file and its key.
 void assign(const Setting& setting, const std::string& where, const Words& texts) {
+    for (const std::string& each : texts) require_utf8(where, each);
     const std::string text = texts.empty() ? "" : texts.back();
     std::visit(Overloaded{
                    [&](std::string* value) {
@@ -102,34 +115,18 @@ void assign(const Setting& setting, const std::string& where, const Words& texts
                setting.value);
 }
 
-int edit_distance(const std::string& a, const std::string& b) {
-    std::vector<int> row(b.size() + 1);
-    std::iota(row.begin(), row.end(), 0);
-    for (std::size_t i = 1; i <= a.size(); ++i) {
-        int diagonal = row[0];
-        row[0] = static_cast<int>(i);
-        for (std::size_t j = 1; j <= b.size(); ++j) {
-            const int replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-            diagonal = row[j];
-            row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-        }
-    }
-    return row.back();
-}
+using Names = std::vector<std::string_view>;
 
-/// " did you mean 'PREFIXname'?" if one of the known names is near, else how to list them.
-std::string advice(const std::string& name, Words known, const std::string& prefix) {
-    const auto nearer = [&](const std::string& a, const std::string& b) {
-        return edit_distance(name, a) < edit_distance(name, b);
-    };
-    const std::string best = *std::min_element(known.begin(), known.end(), nearer);
-    const int near_enough = std::max(2, static_cast<int>(name.size()) / 2);
-    if (edit_distance(name, best) > near_enough) return "see --help for those that exist";
+/// "did you mean 'PREFIXname'?" if one of the known names is near, else how to list them.
+std::string advice(const std::string& name, const Names& known, const char* prefix) {
+    const std::string best = io::nearest_name(name, known);
+    const std::size_t near_enough = std::max<std::size_t>(2, name.size() / 2);
+    if (io::edit_distance(name, best) > near_enough) return "see --help for those that exist";
     return fmt::format("did you mean '{}{}'?", prefix, best);
 }
 
-Words names_of(const std::vector<Setting>& settings) {
-    Words names;
+Names names_of(const std::vector<Setting>& settings) {
+    Names names;
     for (const Setting& setting : settings) names.emplace_back(setting.name);
     return names;
 }
@@ -190,7 +187,7 @@ void refuse_extras(const Words& extras, const std::vector<Setting>& settings) {
     if (!first.starts_with("--")) {
         fail("unexpected argument '{}': write settings as --name=value; see --help", first);
     }
-    Words known = names_of(settings);
+    Names known = names_of(settings);
     known.insert(known.end(), {"config", "help", "version"});
     const std::string name = first.substr(2, first.find('=') - 2);
     fail("unknown option '--{}'; {}", name, advice(name, known, "--"));

@@ -19,13 +19,13 @@ inline std::string duration_text(double seconds) {
     return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
 }
 
-/// Takes its status line away when it goes.
+/// Speed and time left of long work, shown on a status line as long as the object lives.
 class Pace {
 public:
     using Clock = std::chrono::steady_clock;
 
-    /// `what` ("hidden states of") goes on in `units` (steps, sequences) of `tokens` each, from `done` to `total`. A
-    /// rank that does not `speak` only counts.
+    /// The work named `what` ("hidden states of") advances in `units` (steps, sequences) of `tokens` each, from `done`
+    /// to `total`. If not `speaks`, the object only counts.
     Pace(std::string what, std::string units, double tokens, std::int64_t done, std::int64_t total, bool speaks)
         : what_(std::move(what)), units_(std::move(units)), tokens_(tokens), first_(done), done_(done), total_(total),
           speaks_(speaks) {}

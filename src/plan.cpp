@@ -22,8 +22,7 @@ double parameter_bytes(const Options& options) {
 }
 
 double state_bytes_each(const Options& options) {
-    const std::string& type = options.hidden_dtype == "auto" ? options.dtype : options.hidden_dtype;
-    return type == "f32" ? 4 : 2;
+    return stored_type(options) == "f32" ? 4 : 2;
 }
 
 double layer_parameters(const ModelConfig& m) {
@@ -50,11 +49,6 @@ double flops_per_token_layer(const ModelConfig& m) {
     return 2 * (d * m.query_size() + 2 * d * m.kv_size() + m.query_size() * d + 3 * d * m.intermediate_size);
 }
 
-int feature_dim(const ModelConfig& m, const Options& options) {
-    if (options.feature_dim != 0) return options.feature_dim;
-    return usual_feature_dim(feature_map_kind(options.feature_map), m.head_dim);
-}
-
 double layer_lora_parameters(const ModelConfig& m, const Options& options) {
     double sides = 0;
     for (const std::string& module : options.lora_modules) {
@@ -72,11 +66,11 @@ LoraStage lora_stage(const Options& options, const BlockPlan& row, int stage) {
 }
 
 /// Of the most loaded rank: one with the most layers, and in stage 2 the first stage, which has the most micro-batches
-/// under way, or the last, which has the head.
+/// in flight, or the last, which has the head.
 std::array<double, plan_stages> memory_of(const Plan& plan, const Options& options, const BlockPlan& row) {
     const int stages = row.pipeline_ranks;
     const int layers = row.layers_per_rank;
-    // Stage 0 does not compute the model's last block, which only a pipeline of one rank notices.
+    // Stage 0 does not compute the model's last block: it matters only with one rank in the pipeline.
     const int computed = stages == 1 ? (row.blocks - 1) * row.block_layers : layers;
     const auto lora = [&](int stage) { return lora_stage_memory(plan, options, lora_stage(options, row, stage)); };
     return {teacher_memory(plan, options, computed, stages > 1).total(),
@@ -119,7 +113,7 @@ BlockPlan plan_blocks(const Plan& plan, const Options& options, int block_layers
     row.block_weight_bytes = row.block_layers * plan.layer_weight_bytes;
     row.rank_weight_bytes = row.layers_per_rank * plan.layer_weight_bytes;
     const double stream = plan.tokens * plan.model.hidden_size;
-    row.store_bytes_article = 2 * stream * plan.model.layers / row.block_layers;
+    row.store_bytes_paper = 2 * stream * plan.model.layers / row.block_layers;
     row.store_bytes = state_bytes_each(options) * stream * (row.blocks - 1);
     row.memory = memory_of(plan, options, row);
     add_hours(plan, options, row);
@@ -191,7 +185,7 @@ std::string chosen_text(const Plan& plan) {
         line("decoder weights, a block", gigabytes(row.block_weight_bytes)) +
         line("decoder weights, a rank",
              fmt::format("{} ({} layers)", gigabytes(row.rank_weight_bytes), row.layers_per_rank)) +
-        line("hidden states, article (L/k inputs)", fmt::format("{:.3f} TB", row.store_bytes_article / 1e12)) +
+        line("hidden states, paper (L/k inputs)", fmt::format("{:.3f} TB", row.store_bytes_paper / 1e12)) +
         line("hidden states, stored here",
              fmt::format("{:.3f} TB ({} inputs; block 0 is looked up)", row.store_bytes / 1e12, row.blocks - 1));
     const std::array names = {"stage 0, hidden states", "stage 1, attention transfer", "stage 2, LoRA"};
@@ -210,12 +204,12 @@ std::string chosen_text(const Plan& plan) {
 }
 
 std::string choices_text(const Plan& plan) {
-    TableRows rows = {{"k", "blocks", "ranks", "GB a block", "TB article", "TB here", "GB a rank", "h stage 0",
+    TableRows rows = {{"k", "blocks", "ranks", "GB a block", "TB paper", "TB here", "GB a rank", "h stage 0",
                        "h stage 1", "h stage 2", "fits"}};
     for (const BlockPlan& row : plan.choices) {
         const auto number = [](double x, int digits) { return fmt::format("{:.{}f}", x, digits); };
         rows.push_back({std::to_string(row.block_layers), std::to_string(row.blocks), std::to_string(row.ranks),
-                        number(row.block_weight_bytes / 1e9, 1), number(row.store_bytes_article / 1e12, 2),
+                        number(row.block_weight_bytes / 1e9, 1), number(row.store_bytes_paper / 1e12, 2),
                         number(row.store_bytes / 1e12, 2), number(row.largest_memory() / 1e9, 1),
                         number(row.hours[0], 2), number(row.hours[1], 2), number(row.hours[2], 2),
                         row.largest_memory() <= plan.memory ? "yes" : "no"});
@@ -231,7 +225,7 @@ nlohmann::ordered_json to_json(const BlockPlan& row) {
             {"layers_per_rank", row.layers_per_rank},
             {"block_weight_bytes", row.block_weight_bytes},
             {"rank_weight_bytes", row.rank_weight_bytes},
-            {"store_bytes_article", row.store_bytes_article},
+            {"store_bytes_paper", row.store_bytes_paper},
             {"store_bytes", row.store_bytes},
             {"memory", row.memory},
             {"compute_hours", row.compute_hours},
@@ -241,9 +235,14 @@ nlohmann::ordered_json to_json(const BlockPlan& row) {
 
 } // namespace
 
+int feature_dim_of(const ModelConfig& m, const Options& options) {
+    if (options.feature_dim != 0) return options.feature_dim;
+    return usual_feature_dim(feature_map_kind(options.feature_map), m.head_dim);
+}
+
 double layer_map_parameters(const ModelConfig& m, const Options& options) {
     const double bias = has_bias(feature_map_kind(options.feature_map)) ? 1 : 0;
-    const double map = static_cast<double>(m.head_dim) * feature_dim(m, options) + bias;
+    const double map = static_cast<double>(m.head_dim) * feature_dim_of(m, options) + bias;
     return m.heads * ((options.tie_feature_maps ? 1 : 2) * map + 1);
 }
 

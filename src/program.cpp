@@ -19,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <optional>
 #include <string_view>
@@ -116,7 +117,7 @@ std::string describe(const std::exception_ptr& problem) {
         text = out_of_memory;
     } catch (const std::exception& error) {
         // Kokkos throws no bad_alloc of its own.
-        const bool memory = std::string_view(error.what()).find("failed to allocate memory") != std::string_view::npos;
+        const bool memory = std::string_view(error.what()).find("failed to allocate") != std::string_view::npos;
         text = memory ? out_of_memory : fmt::format("unexpected failure: {}", error.what());
     } catch (...) {
         text = "unexpected failure: an exception of unknown type";
@@ -125,10 +126,28 @@ std::string describe(const std::exception_ptr& problem) {
     return text;
 }
 
+/// On stderr. That it cannot be written is no reason to fail: fmt::print would throw.
+void say(const std::string& text) {
+    std::fputs(text.c_str(), stderr);
+    std::fflush(stderr);
+}
+
 void print_error(const std::string& program, const std::string& text) {
     show_status("");
-    fmt::print(stderr, "{}: error: {}\n", program, text);
-    std::fflush(stderr);
+    say(fmt::format("{}: error: {}\n", program, text));
+}
+
+/// What was printed would be lost where the process ends at once.
+void flush_results() {
+    std::cout.flush();
+    std::fflush(stdout);
+}
+
+void require_results_out() {
+    flush_results();
+    if (std::cout.fail() || std::ferror(stdout) != 0)
+        fail("standard output: not all results could be written to it; free space where it goes, or send it elsewhere, "
+             "then run the same command again");
 }
 
 /// What the terminate handler needs. It lives while the stage runs.
@@ -144,6 +163,7 @@ Reporter* reporter = nullptr;
 /// The terminate handler of a run: speaks if no other rank of the node has, and ends all ranks.
 [[noreturn]] void report_and_abort() {
     using namespace std::chrono_literals;
+    flush_results();
     if (reporter->latch.claim()) {
         const std::string rank = reporter->size > 1 ? fmt::format(" [rank {}]", reporter->rank) : "";
         print_error(reporter->program, describe(std::current_exception()) + rank);
@@ -178,6 +198,10 @@ std::optional<int> read_options(int argc, char** argv, const ProgramText& progra
     bool go_on = false;
     try {
         go_on = parse_options(argc, argv, program, options, text);
+        if (!go_on && world.rank() == 0) {
+            std::cout << text;
+            require_results_out();
+        }
     } catch (...) {
         problem = describe(std::current_exception());
     }
@@ -186,10 +210,6 @@ std::optional<int> read_options(int argc, char** argv, const ProgramText& progra
     if (first_failed == world.rank()) print_error(program.name, problem);
     if (first_failed < world.size()) return 1;
     if (go_on) return std::nullopt;
-    if (world.rank() == 0) {
-        fmt::print("{}", text);
-        std::fflush(stdout);
-    }
     return 0;
 }
 
@@ -199,10 +219,11 @@ void start_stage(const Options& options, const std::string& name, const Communic
     if (arrays == Arrays::used) kokkos.emplace(kokkos_settings(node));
     start_console(name);
     if (world.rank() == 0) {
-        fmt::print(stderr, "{} {} ({}), {} rank{}\n{}", name, version_string(), git_hash(), world.size(),
-                   world.size() > 1 ? "s" : "", to_table(options));
+        say(fmt::format("{} {} ({}), {} rank{}\n{}", name, version_string(), git_hash(), world.size(),
+                        world.size() > 1 ? "s" : "", to_table(options)));
     }
     stage(options, world);
+    if (world.rank() == 0) require_results_out();
     if (!options.done_file.empty() && exit_status() == 0) {
         world.barrier();
         if (world.rank() == 0) io::write_file_atomically(options.done_file, name + "\n");
@@ -231,6 +252,7 @@ int run_program(int argc, char** argv, const ProgramText& program, const Stage& 
     } catch (...) {
         print_error(program.name, describe(std::current_exception()));
     }
+    flush_results();
     // HDF5 cannot close a file that it could not write, and crashes when MPI ends with such a file open.
     std::_Exit(1);
 }

@@ -30,9 +30,9 @@ std::vector<Setting> files_settings(Options& o) {
         {"adapter", &o.adapter, files, "PEFT directory of a trained LoRA adapter"},
         {"init-feature-maps", &o.init_feature_maps, files, "feature maps that training starts from"},
         {"init-adapter", &o.init_adapter, files, "adapter that LoRA training starts from"},
-        {"dump-gradients", &o.dump_gradients, files, "HDF5 file for the gradients of the first batch's loss"},
-        {"save-logits", &o.save_logits, files, "HDF5 file for /logits [n,T,V]"},
-        {"done-file", &o.done_file, files, "written at the very end, if all went well and nothing is left to do"},
+        {"dump-gradients", &o.dump_gradients, files, "HDF5 file to write the gradients of the first batch's loss to"},
+        {"save-logits", &o.save_logits, files, "HDF5 file to write /logits [n,T,V] to"},
+        {"done-file", &o.done_file, files, "file written at the very end, if all went well and nothing is left to do"},
     };
 }
 
@@ -46,7 +46,11 @@ std::vector<Setting> method_settings(Options& o) {
          {},
          any_count},
         {"window", &o.window, method, "w, width of the softmax window in tokens", {}, {1, 1 << 20}},
-        {"attention", &o.attention, method, "attention of the model", {"teacher", "terrace", "sliding", "none"}},
+        {"attention",
+         &o.attention,
+         method,
+         "attention of the model: the teacher's, or the student's with this kind of window",
+         {"teacher", "terrace", "sliding", "none"}},
         {"feature-map", &o.feature_map, method, "feature map of the linear attention", feature_map_names()},
         {"feature-dim",
          &o.feature_dim,
@@ -54,35 +58,36 @@ std::vector<Setting> method_settings(Options& o) {
          "f; 0: half the head dimension, all of it if the map is square",
          {},
          {0, 1 << 16}},
-        {"feature-map-init", &o.feature_map_init, method, "start of the feature maps", {"uniform", "identity"}},
+        {"feature-map-init", &o.feature_map_init, method, "initial feature maps", {"uniform", "identity"}},
         {"tie-feature-maps", &o.tie_feature_maps, method, "one map for queries and keys"},
         {"affine-attention-factors", &o.affine_attention_factors, method,
          "weigh the linear branch by 1 - gamma, not 1"},
         {"recipe",
          &o.recipe,
          method,
-         "what settings left open are: the paper's, or those that measured best "
+         "defaults of the options you leave out: the paper's, or those that measured best on the tiny teacher "
          "(docs/quality.md)",
          {"paper", "robust"}},
         {"window-dropout",
          &o.window_dropout,
          method,
-         "share of training batches without their window, falling to 0 at the end (SSD, arXiv 2510.05901)",
+         "initial share of training batches that window dropout changes; it falls to 0 at the end (arXiv 2510.05901)",
          {},
          {0, 1}},
         {"window-dropout-kind",
          &o.window_dropout_kind,
          method,
-         "what such a batch has: no window, or one of a size drawn from 1 to w (ibid.)",
+         "what window dropout does to a batch: branch removes the window, size draws a window from 1 to w",
          {"branch", "size"}},
         {"keep-softmax-layers",
          &o.keep_softmax_layers,
          method,
-         "so many layers, those of the highest transfer loss, keep softmax attention (LoLCATs' hybrids, arXiv "
-         "2410.10254)",
+         "number of layers that keep softmax attention: those of the highest transfer loss (hybrids, "
+         "arXiv 2410.10254)",
          {},
          any_count},
-        {"softmax-layers", &o.softmax_layers, method, "numbers of the layers that do, separated by commas"},
+        {"softmax-layers", &o.softmax_layers, method,
+         "numbers of the layers that keep softmax attention, separated by commas"},
     };
 }
 
@@ -92,12 +97,13 @@ std::vector<Setting> numerics_settings(Options& o) {
         {"dtype",
          &o.dtype,
          numerics,
-         "type of the frozen weights and the residual stream, which stays in bf16 with fp8",
+         "type of the frozen weights; with bf16 and fp8, stages 0 and 1 also round the residual stream to bf16 at "
+         "every layer",
          {"f32", "bf16", "fp8"}},
         {"hidden-dtype",
          &o.hidden_dtype,
          numerics,
-         "type of stored hidden states (auto: that of the residual stream)",
+         "type of stored hidden states; auto: f32 with dtype f32, else bf16",
          {"auto", "f32", "bf16"}},
         {"gemm",
          &o.gemm,
@@ -105,45 +111,64 @@ std::vector<Setting> numerics_settings(Options& o) {
          "arithmetic of matrix products; auto: exact with f32 weights, else the faster of f32 and bf16; fp8: "
          "activations in 8 bits, too",
          {"auto", "exact", "f32", "bf16", "fp8"}},
-        {"seed", &o.seed, numerics, "of the shuffling, the initial maps, the dropout and the sampling"},
+        {"seed", &o.seed, numerics, "seed of shuffling, initial feature maps and adapters, dropout and sampling"},
     };
 }
 
 std::vector<Setting> data_settings(Options& o) {
     const auto* data = "Data";
     return {
-        {"validation", &o.validation, data, "first sequences held out from training for evaluation", {}, any_count},
-        {"sequences", &o.sequences, data, "use only the first so many sequences; 0: all", {}, any_count},
-        {"shuffle", &o.shuffle, data, "new order every epoch, from the seed"},
+        {"validation",
+         &o.validation,
+         data,
+         "number of sequences, the first ones, held out from training for evaluation",
+         {},
+         any_count},
+        {"sequences", &o.sequences, data, "number of sequences to use, the first ones; 0: all", {}, any_count},
+        {"shuffle", &o.shuffle, data, "order the training sequences anew in every epoch, by the seed"},
     };
 }
 
 std::vector<Setting> training_settings(Options& o) {
     const auto* training = "Training";
     return {
-        {"batch-size", &o.batch_size, training, "sequences in an optimiser step, or prompts at once", {}, any_size},
+        {"batch-size",
+         &o.batch_size,
+         training,
+         "sequences in an optimiser step; prompts that lolcats_generate works on at once",
+         {},
+         any_size},
         {"micro-batch", &o.micro_batch, training, "sequences computed at once", {}, any_size},
         {"activation-memory",
          &o.activation_memory,
          training,
-         "bytes a rank may keep layers' activations in until LoRA's backward pass; the others' are recomputed",
+         "bytes of activations that a rank may keep for LoRA's backward pass; those of other layers are recomputed",
          {},
          not_negative},
-        {"steps", &o.steps, training, "optimiser steps; 0: epochs over the data", {}, any_count},
-        {"epochs", &o.epochs, training, "passes over the data if steps is 0", {}, any_size},
+        {"steps", &o.steps, training, "optimiser steps; 0: as many as --epochs takes", {}, any_count},
+        {"epochs", &o.epochs, training, "passes over the data, if --steps is 0", {}, any_size},
         {"lr", &o.lr, training, "learning rate; 0: 1e-2 for attention transfer, 1e-4 for LoRA", {}, not_negative},
-        {"min-lr", &o.min_lr, training, "the plateau schedule goes no lower", {}, not_negative},
+        {"min-lr", &o.min_lr, training, "lowest learning rate of the plateau schedule", {}, not_negative},
         {"beta1", &o.beta1, training, "AdamW's decay of the first moment", {}, fraction},
         {"beta2", &o.beta2, training, "AdamW's decay of the second moment", {}, fraction},
         {"epsilon", &o.epsilon, training, "AdamW's epsilon", {}, positive},
         {"weight-decay", &o.weight_decay, training, "AdamW's decoupled weight decay", {}, not_negative},
         {"clip", &o.clip, training, "2-norm that gradients are clipped to; 0: no clipping", {}, not_negative},
-        {"schedule", &o.schedule, training, "of the learning rate", {"plateau", "constant"}},
-        {"plateau-factor", &o.plateau_factor, training, "the rate falls by this factor", {}, {0, 1, true, true}},
+        {"schedule",
+         &o.schedule,
+         training,
+         "schedule of the learning rate; plateau: lowered when the evaluated loss stops falling",
+         {"plateau", "constant"}},
+        {"plateau-factor",
+         &o.plateau_factor,
+         training,
+         "factor that the plateau schedule multiplies the learning rate by",
+         {},
+         {0, 1, true, true}},
         {"plateau-patience",
          &o.plateau_patience,
          training,
-         "evaluations without improvement before that",
+         "evaluations without improvement before the plateau schedule lowers the learning rate",
          {},
          any_count},
         {"eval-every", &o.eval_every, training, "optimiser steps between evaluations", {}, any_size},
@@ -158,14 +183,13 @@ std::vector<Setting> training_settings(Options& o) {
         {"far-xent-factor",
          &o.far_xent_factor,
          training,
-         "weight of the same among far keys only (Hedgehog's loss, arXiv 2402.04347, where the maps are used)",
+         "weight of the cross-entropy of attention weights over far keys only (Hedgehog, arXiv 2402.04347)",
          {},
          not_negative},
         {"layer-loss",
          &o.layer_loss,
          training,
-         "a layer's squared error as it is, or over its teacher's mean square (FitNets' hints, arXiv 1412.6550, made "
-         "equal)",
+         "plain: squared error; normalized: squared error divided by the mean square of the teacher's output",
          {"plain", "normalized"}},
     };
 }
@@ -174,15 +198,17 @@ std::vector<Setting> lora_settings(Options& o) {
     const auto* lora = "LoRA";
     const Words projections = {"q_proj", "k_proj", "v_proj", "o_proj"};
     return {
-        {"lora-rank", &o.lora_rank, lora, "r", {}, {1, 1 << 16}},
-        {"lora-alpha", &o.lora_alpha, lora, "the adapter is scaled by alpha / r", {}, positive},
-        {"lora-dropout", &o.lora_dropout, lora, "dropout before the adapter", {}, fraction},
+        {"lora-rank", &o.lora_rank, lora, "r, rank of the adapters", {}, {1, 1 << 16}},
+        {"lora-alpha", &o.lora_alpha, lora, "alpha; an adapter is scaled by alpha / r", {}, positive},
+        {"lora-dropout", &o.lora_dropout, lora, "dropout probability of the adapters' input", {}, fraction},
         {"lora-modules", &o.lora_modules, lora, "projections that get an adapter, separated by commas", projections},
-        {"train-feature-maps", &o.train_feature_maps, lora, "LoRA training also trains maps and mixing factors"},
+        {"train-feature-maps", &o.train_feature_maps, lora,
+         "LoRA training also trains feature maps and mixing factors"},
         {"kl-factor",
          &o.kl_factor,
          lora,
-         "weight of the divergence from the teacher's distribution beside the loss (distillation, arXiv 1503.02531)",
+         "weight of the KL divergence from the teacher's next-token distribution in the loss of LoRA (distillation, "
+         "arXiv 1503.02531)",
          {},
          not_negative},
     };
@@ -194,11 +220,16 @@ std::vector<Setting> evaluation_settings(Options& o) {
         {"branch",
          &o.branch,
          evaluation,
-         "what of the student's attention counts; linear: the window only where nothing is far; window+sinks: and the "
-         "first keys (StreamingLLM, arXiv 2309.17453)",
+         "part of the student's attention to evaluate; linear falls back to the window for queries without far keys; "
+         "window+sinks adds the first --sinks keys (StreamingLLM, arXiv 2309.17453)",
          {"both", "window", "linear", "window+sinks"}},
-        {"sinks", &o.sinks, evaluation, "first keys that window+sinks keeps near", {}, any_size},
-        {"attention-mass", &o.attention_mass, evaluation, "report the share of attention on far keys, by layer"},
+        {"sinks",
+         &o.sinks,
+         evaluation,
+         "number of first keys that --branch window+sinks adds to the window",
+         {},
+         any_size},
+        {"attention-mass", &o.attention_mass, evaluation, "report the share of attention on far keys, layer by layer"},
     };
 }
 
@@ -208,18 +239,20 @@ std::vector<Setting> restart_settings(Options& o) {
         {"checkpoint-every",
          &o.checkpoint_every,
          restart,
-         "steps between checkpoints, by default more where they are dear; 0: only when told to stop",
+         "optimiser steps between checkpoints, by default more where writing them would take over 1/64 of the time; "
+         "0: only when told to stop",
          {},
          any_count},
-        {"keep-checkpoints", &o.keep_checkpoints, restart, "newest checkpoints that are kept", {}, any_size},
+        {"keep-checkpoints", &o.keep_checkpoints, restart, "number of newest checkpoints to keep", {}, any_size},
         {"wall-time", &o.wall_time, restart, "SECONDS or [D-]HH:MM:SS after which the run stops with status 85"},
         {"fresh", &o.fresh, restart, "start anew, whatever earlier runs finished or left"},
-        {"verify", &o.verify, restart, "lolcats_hidden checks what is stored and computes damaged sequences again"},
-        {"take-over", &o.take_over, restart, "the last attempt on the work directory is known to be dead"},
+        {"verify", &o.verify, restart,
+         "lolcats_hidden checks the stored hidden states and computes damaged sequences again"},
+        {"take-over", &o.take_over, restart, "treat the last attempt on the work directory as dead"},
         {"stale-after",
          &o.stale_after,
          restart,
-         "seconds without a sign of life after which it counts as dead",
+         "seconds without a sign of life after which the last attempt counts as dead",
          {},
          {3, infinity, false, true}},
     };
@@ -229,19 +262,25 @@ std::vector<Setting> generation_settings(Options& o) {
     const auto* generation = "Generation";
     return {
         {"prompts", &o.prompts, generation, "JSON lines {\"tokens\": [...]}, or an HDF5 token store"},
-        {"max-new-tokens", &o.max_new_tokens, generation, "tokens generated for a prompt at most", {}, any_size},
-        {"temperature", &o.temperature, generation, "of the sampling; 0: the most likely token", {}, not_negative},
+        {"max-new-tokens", &o.max_new_tokens, generation, "most tokens to generate for a prompt", {}, any_size},
+        {"temperature",
+         &o.temperature,
+         generation,
+         "temperature of sampling; 0: always the most likely token",
+         {},
+         not_negative},
         {"top-p",
          &o.top_p,
          generation,
-         "sample among the most likely tokens that hold this much probability",
+         "sample among the most likely tokens that together hold this probability",
          {},
          {0, 1, true}},
-        {"top-k", &o.top_k, generation, "sample among so many most likely tokens; 0: all", {}, any_count},
+        {"top-k", &o.top_k, generation, "sample among this many most likely tokens; 0: all", {}, any_count},
         {"stop-token", &o.stop_tokens, generation,
          "token ids that end a text, separated by commas, or none; by default the model's eos_token_id"},
-        {"save-state", &o.save_state, generation, "HDF5 file for the states that the texts end in"},
-        {"load-state", &o.load_state, generation, "such a file; each prompt goes on from its state"},
+        {"save-state", &o.save_state, generation, "HDF5 file to write the final state of each text to"},
+        {"load-state", &o.load_state, generation,
+         "HDF5 file written by --save-state; each prompt continues from its state"},
     };
 }
 
@@ -251,7 +290,9 @@ std::vector<Setting> machine_settings(Options& o) {
         {"pipeline-ranks",
          &o.pipeline_ranks,
          machine,
-         "ranks the layers are spread over; 0: as many as fit",
+         "ranks that the layers are spread over; 0: the largest divisor of the number of ranks that is at most the "
+         "number "
+         "of blocks",
          {},
          any_count},
         {"communication",
@@ -268,7 +309,8 @@ std::vector<Setting> machine_settings(Options& o) {
         {"weights",
          &o.weights,
          machine,
-         "replicas of a stage each read its weights, or one of them broadcasts; auto: by the machine",
+         "read: every replica of a pipeline stage reads its weights; broadcast: one reads for all; auto: broadcast on "
+         "GPUs and over several nodes, else read",
          {"auto", "read", "broadcast"}},
     };
 }
@@ -276,7 +318,8 @@ std::vector<Setting> machine_settings(Options& o) {
 std::vector<Setting> plan_settings(Options& o) {
     const auto* plan = "lolcats_plan";
     return {
-        {"plan-check", &o.plan_check, plan, "count --tokens, and fail where memory or the disk of --work will not do"},
+        {"plan-check", &o.plan_check, plan,
+         "count the tokens of --tokens; fail if memory or the free disk space of --work is too small"},
         {"plan-tokens", &o.plan_tokens, plan, "training tokens", {}, positive},
         {"plan-length", &o.plan_length, plan, "tokens in a sequence, T", {}, any_size},
         {"plan-ranks", &o.plan_ranks, plan, "ranks of the run; 0: one a block", {}, any_count},
@@ -284,7 +327,7 @@ std::vector<Setting> plan_settings(Options& o) {
         {"plan-flops", &o.plan_flops, plan, "sustained FLOP/s of a rank", {}, positive},
         {"plan-bandwidth", &o.plan_bandwidth, plan, "file-system bytes/s, all ranks together", {}, positive},
         {"plan-link", &o.plan_link, plan, "bytes/s from a rank to the next, for lolcats_convert", {}, positive},
-        {"plan-measured", &o.plan_measured, plan, "run.json of lolcats_convert: how well the plan foretells that run"},
+        {"plan-measured", &o.plan_measured, plan, "run.json of lolcats_convert to compare the plan with"},
     };
 }
 

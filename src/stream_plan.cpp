@@ -1,26 +1,24 @@
 #include "lolcats/stream_plan.hpp"
 
 #include "io/file.hpp"
+#include "io/json.hpp"
 #include "lolcats/error.hpp"
 #include "src/comm/mesh.hpp"
-#include "src/comm/stage_link.hpp"
 #include "src/memory_plan.hpp"
 #include "src/text_table.hpp"
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <cmath>
 
 namespace lolcats {
 namespace {
 
 constexpr double hour = 3600;
-constexpr double stream_bytes = 4; ///< a number on the way from stage to stage
-/// Of a trained parameter: the best so far, and what a checkpoint copies.
-constexpr double best_bytes = 4;
-constexpr double checkpoint_bytes = 4 * 4;
-/// What MPI, HDF5, the products' compiled code and the threads take before any of it grows with the model (measured).
+constexpr double stream_bytes = 4;         ///< a number on the way from stage to stage
+constexpr double checkpoint_bytes = 4 * 4; ///< of a trained parameter: value, two moments and the best so far, copied
+/// Measured: the resident size of a program without arrays, less what it has at its start. MPI, HDF5, the products'
+/// compiled code and the threads take it, whatever the model.
 constexpr double program_bytes = 12e6;
 constexpr double tolerance = 0.15;
 
@@ -37,11 +35,9 @@ double ceil_divide(double a, double b) {
 
 double stream_memory(const Plan& plan, const Options& options, const Shape& shape) {
     const TransferMemory arrays = transfer_memory(plan, options, shape.layers_per_rank, shape.blocks_per_rank);
-    const double maps = layer_map_parameters(plan.model, options);
-    const double best = options.validation > 0 ? shape.layers_per_rank * maps * best_bytes : 0;
-    const double checkpoint = shape.block_layers * maps * checkpoint_bytes;
-    const double under_way = shape.pipeline_ranks > 1 ? StageLink::most_under_way * arrays.stream : 0;
-    return program_bytes + arrays.total() + best + checkpoint + under_way;
+    const double checkpoint = shape.block_layers * layer_map_parameters(plan.model, options) * checkpoint_bytes;
+    const double links = shape.pipeline_ranks > 1 ? link_memory(plan, options) : 0;
+    return program_bytes + arrays.total() + checkpoint + links;
 }
 
 /// Micro-batches of the most loaded pipeline, whose number of sequences in a batch may not be the others'.
@@ -86,7 +82,7 @@ bool is_near(double predicted, double measured) {
 
 MeasuredStream::MeasuredStream(const std::filesystem::path& file) {
     try {
-        const auto json = nlohmann::json::parse(io::read_file(file));
+        const auto json = io::parse_json(io::read_file(file), file.string(), "run lolcats_convert again");
         if (json.at("program") != "lolcats_convert")
             fail("{}: is of {}, which does not stream; give the run.json of lolcats_convert", file.string(),
                  json.at("program").get<std::string>());
@@ -141,9 +137,9 @@ std::string compare_streaming(const ModelConfig& model, const Options& options, 
     same.plan_flops *= compute / measured.compute_seconds;
     const StreamPlan plan = plan_stream(make_plan(model, same), same, measured.micro_batches);
     agrees = is_near(plan.bytes_between_stages, measured.bytes_between_stages) && is_near(plan.memory, measured.memory);
-    return "streaming, foretold and measured\n" +
+    return "streaming, predicted and measured\n" +
            line("FLOP/s a rank, measured", fmt::format("{:.4g} GFLOP/s", same.plan_flops / 1e9)) +
-           line("bubble, foretold", fmt::format("{:.2f} %", 100 * plan.bubble)) +
+           line("bubble, predicted", fmt::format("{:.2f} %", 100 * plan.bubble)) +
            line("between stages", compared(plan.bytes_between_stages, measured.bytes_between_stages, 1e6, "MB")) +
            line("memory, a rank", compared(plan.memory, measured.memory, 1e6, "MB")) +
            line("time at that speed", compared(plan.hours * hour, measured.seconds, 1, "s"));

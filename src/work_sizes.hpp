@@ -1,5 +1,5 @@
 #pragma once
-/// How much is under way at once, which memory grows with (src/memory_plan.hpp).
+/// How much is in flight at once: memory grows with it (src/memory_plan.hpp).
 #include <cstddef>
 
 namespace lolcats {

@@ -13,8 +13,8 @@ struct Float8 {
 inline constexpr float largest_float8 = 448;
 
 namespace float8_detail {
-inline constexpr std::uint32_t exponent_shift = 120U << 23; ///< float's bias of 127 less 7, in float's bits
-inline constexpr float smallest_step = 0x1p-9F;             ///< between numbers below the smallest normal one, 2^-6
+inline constexpr std::uint32_t exponent_shift = 120U << 23; ///< difference of the biases, at the exponent of float
+inline constexpr float smallest_step = 0x1p-9F; ///< the distance of numbers below the smallest normal one, 2^-6
 } // namespace float8_detail
 
 constexpr float to_float(Float8 x) {
@@ -27,7 +27,8 @@ constexpr float to_float(Float8 x) {
     return std::bit_cast<float>(sign | bits);
 }
 
-/// Rounds to nearest, ties to even. Values beyond the largest, infinite ones too, become it; a NaN stays one.
+/// Rounds to nearest, ties to even. Values beyond the largest, infinities included, become the largest; a NaN stays a
+/// NaN.
 constexpr Float8 to_float8(float x) {
     const auto bits = std::bit_cast<std::uint32_t>(x);
     const std::uint32_t sign = (bits >> 24) & 0x80U;
@@ -38,7 +39,7 @@ constexpr Float8 to_float8(float x) {
     } else if (magnitude >= std::bit_cast<std::uint32_t>(largest_float8)) {
         code = 0x7eU;
     } else if (magnitude < std::bit_cast<std::uint32_t>(0x1p-6F)) {
-        // The steps of floats at 2^14 are those of the type here, so that adding it rounds.
+        // Floats at 2^14 are as far apart as this type's numbers are here, so adding 2^14 rounds.
         code = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14F) -
                std::bit_cast<std::uint32_t>(0x1p14F);
     } else {

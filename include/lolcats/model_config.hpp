@@ -8,7 +8,8 @@ namespace lolcats {
 
 /// RoPE frequency scaling of type "llama3", as transformers computes it. With L = original_max_position_embeddings, a
 /// frequency whose wavelength l = 2 pi / frequency (tokens) is below L / high_freq_factor stays; above
-/// L / low_freq_factor it is divided by `factor`; in between it goes smoothly from one to the other (kernels/rope.cpp).
+/// L / low_freq_factor it is divided by `factor`; in between it changes smoothly from one to the other
+/// (kernels/rope.cpp).
 struct RopeScaling {
     double factor;
     double low_freq_factor;
@@ -30,7 +31,7 @@ struct ModelConfig {
     bool tie_word_embeddings;
     bool attention_bias; ///< q, k, v and o projections have biases
     bool mlp_bias;       ///< gate, up and down projections have biases
-    int sliding_window;  ///< longest sequence that full attention computes rightly; 0: no limit
+    int sliding_window;  ///< longest sequence for which full attention is right; 0: no limit
 
     [[nodiscard]] int query_size() const { return heads * head_dim; }
     [[nodiscard]] int kv_size() const { return kv_heads * head_dim; }

@@ -22,12 +22,12 @@ struct BlockPlan {
     int layers_per_rank;
     double block_weight_bytes;              ///< the decoder layers of one (whole) block
     double rank_weight_bytes;               ///< the decoder layers a rank owns
-    double store_bytes_article;             ///< hidden states, counted as L/k stored inputs
-    double store_bytes;                     ///< as this program stores them: none for block 0, the rest rounded up
+    double store_bytes_paper;               ///< hidden states as the paper counts them: L/k stored inputs
+    double store_bytes;                     ///< as this program stores them: one input a block, none for block 0
     std::array<double, plan_stages> memory; ///< bytes a rank needs
     std::array<double, plan_stages> compute_hours;
     std::array<double, plan_stages> io_hours; ///< stored hidden states written (stage 0) or read (stage 1)
-    std::array<double, plan_stages> hours;    ///< the sum: no overlap is counted on
+    std::array<double, plan_stages> hours;    ///< the sum, as if nothing overlapped
 
     [[nodiscard]] double largest_memory() const;
 };
@@ -53,6 +53,9 @@ struct Plan {
     std::vector<std::string> warnings; ///< one line each
 };
 
+/// f: --feature-dim, or what is usual for the map.
+int feature_dim_of(const ModelConfig& model, const Options& options);
+
 /// Parameters of one layer's maps of queries and keys and its mixing factors.
 double layer_map_parameters(const ModelConfig& model, const Options& options);
 
@@ -62,8 +65,8 @@ Plan make_plan(const ModelConfig& model, const Options& options);
 /// Sets options.plan_tokens and plan_length to what the token store holds. Throws Error where it cannot be read.
 void measure_tokens(const ModelConfig& model, Options& options);
 
-/// Throws Error unless a rank's memory holds its part of every stage, and the file system of options.work the hidden
-/// states beside what is stored there already.
+/// Throws Error unless a rank's memory holds its part of every stage, and the file system of options.work has room for
+/// the hidden states that are not stored there yet.
 void check_plan(const Plan& plan, const Options& options);
 
 /// The plan as an aligned text table.

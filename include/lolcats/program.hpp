@@ -22,10 +22,10 @@ enum class Arrays { unused, used };
 
 /// Runs a program and returns its exit status: sets up MPI (asks for MPI_THREAD_SERIALIZED, is content with
 /// MPI_THREAD_FUNNELED) and Kokkos, reads the options, prints the resolved table on the stderr of rank 0 (stdout is
-/// kept for results) and calls `stage`.
+/// kept for results) and calls `stage`. A run whose results could not be written to stdout fails.
 ///
-/// The status is 85 where the stage stopped before its end, by a signal or because its time was up, and is to be
-/// started again (src/interrupt.hpp).
+/// The status is 85 if the stage stopped before its end, by a signal or because its time was up, and is to be started
+/// again (src/interrupt.hpp).
 ///
 /// An exception becomes one line on stderr for each node, however many ranks throw it, and a non-zero status of all
 /// ranks. On several ranks an exception that leaves `stage` is reported where it is thrown, **without unwinding**: a

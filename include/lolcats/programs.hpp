@@ -14,8 +14,8 @@ namespace programs {
 
 inline constexpr ProgramText plan{
     "lolcats_plan", "works out blocks, disk, memory, arithmetic and hours of a conversion",
-    "Reads the model's config.json and prints, for every number of layers a block may have, what a conversion takes "
-    "before anything runs. Runs on one rank."};
+    "Reads the model's config.json and prints, before anything runs, what a conversion takes with several numbers of "
+    "layers in a block. Runs on one rank."};
 inline constexpr ProgramText hidden{
     "lolcats_hidden", "stage 0: stores the hidden states that enter each block",
     "The teacher runs over the tokens; the residual stream that enters each block of layers is written to WORK/hidden. "
@@ -23,12 +23,12 @@ inline constexpr ProgramText hidden{
 inline constexpr ProgramText block{
     "lolcats_block", "stage 1: attention transfer, block by block",
     "In each layer of a block, feature maps and mixing factors of the linear attention learn to give the outputs of "
-    "the teacher's attention, from the stored hidden states. Blocks are dealt to ranks; ranks beyond the blocks share "
-    "a block's batches. Writes WORK/transfer."};
+    "the teacher's attention, from the stored hidden states. Blocks are dealt to ranks; with more ranks than blocks, "
+    "several ranks share a block's batches. Writes WORK/transfer."};
 inline constexpr ProgramText convert{
     "lolcats_convert", "stages 0 and 1 at once: attention transfer on the stream, nothing stored",
-    "The teacher's residual stream flows through the ranks, and every block trains on it as it passes. Takes the place "
-    "of lolcats_hidden and lolcats_block, and writes the same WORK/transfer."};
+    "The teacher's residual stream flows through the ranks, and every block trains on it as it passes. Replaces "
+    "lolcats_hidden and lolcats_block, and writes the same WORK/transfer."};
 inline constexpr ProgramText lora{
     "lolcats_lora", "stage 2: low-rank adjusting of the linearised model",
     "The students take the place of the teacher's attention, and low-rank adapters of its projections are trained on "
@@ -39,8 +39,8 @@ inline constexpr ProgramText eval{
     "replicas."};
 inline constexpr ProgramText generate{
     "lolcats_generate", "generates text with the teacher or a linearised model",
-    "Answers a file of prompts (token numbers) step by step, with a state of constant size a layer and head. Runs on "
-    "one rank."};
+    "Answers a file of prompts (token numbers) step by step, with a state of constant size per layer and head. Runs "
+    "on one rank."};
 
 inline constexpr std::array all = {plan, hidden, block, convert, lora, eval, generate};
 

@@ -21,14 +21,14 @@ struct StreamPlan {
     double compute_hours;        ///< a rank at work
     double link_hours;           ///< a rank receiving
     double load_hours;           ///< all ranks reading weights at once
-    double hours;                ///< compute and links, stretched by the bubble, after loading
+    double hours;                ///< loading, then compute and links, stretched by the bubble
 };
 
 /// A run as lolcats_convert wrote it down in WORK/transfer/run.json. Error if it is not such a file.
 struct MeasuredStream {
     explicit MeasuredStream(const std::filesystem::path& file);
-    /// `options` with the shape of that run in the place of the planned one. What else it was run with (dtype, gemm,
-    /// feature maps) must be given as it was.
+    /// `options` with the shape of that run in place of the planned one. What else it was run with (dtype, gemm,
+    /// feature maps) must be in `options`.
     [[nodiscard]] Options planned_like(Options options) const;
 
     int ranks;

@@ -5,7 +5,7 @@
 #include "lolcats/stream_plan.hpp"
 #include "src/comm/communicator.hpp"
 
-#include <fmt/format.h>
+#include <iostream>
 
 namespace {
 
@@ -13,10 +13,10 @@ void compare(const lolcats::ModelConfig& model, const lolcats::Options& options,
     bool agrees = false;
     const lolcats::MeasuredStream measured(options.plan_measured);
     const std::string text = lolcats::compare_streaming(model, options, measured, agrees);
-    if (world.rank() == 0) fmt::print("{}", text);
+    if (world.rank() == 0) std::cout << text;
     if (!agrees)
         lolcats::fail(
-            "{}: bytes or memory are not within 15 % of what was foretold; plan with the options of that run, "
+            "{}: bytes or memory are not within 15 % of what was predicted; plan with the options of that run, "
             "or report it",
             options.plan_measured);
 }
@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
         Options counted = options;
         if (options.plan_check) measure_tokens(model, counted);
         const Plan plan = make_plan(model, counted);
-        if (world.rank() == 0) fmt::print("{}\n{}", to_text(plan), to_text(plan_streaming(plan, counted)));
+        if (world.rank() == 0) std::cout << to_text(plan) << '\n' << to_text(plan_streaming(plan, counted));
         if (options.plan_check) check_plan(plan, counted);
     };
     return run_program(argc, argv, programs::plan, stage, Arrays::unused);

@@ -62,8 +62,8 @@ protected:
 };
 
 /// How much of a GPU the operations of a group may take, in thread blocks; there are at least 108 multiprocessors. All
-/// that can be under way beside each other (one group and four links) must find room there at once, since a transfer
-/// occupies its blocks until the other rank has come.
+/// that can be in flight at once (one group and four links) must fit there together, since a transfer occupies its
+/// blocks until the other rank has come.
 inline constexpr int blocks_of_group = 32;
 inline constexpr int blocks_of_link = 8;
 

@@ -3,8 +3,6 @@
 #include "lolcats/error.hpp"
 #include "src/comm/pieces.hpp"
 
-#include <limits>
-#include <numeric>
 #include <type_traits>
 #include <utility>
 
@@ -28,6 +26,16 @@ MPI_Datatype mpi_type<std::int64_t>() {
 template <>
 MPI_Datatype mpi_type<std::byte>() {
     return MPI_BYTE;
+}
+
+/// No messages of programs have it.
+constexpr int gather_tag = 32767; // the largest that every MPI has
+
+const std::byte* bytes_of(const std::string& text) {
+    return reinterpret_cast<const std::byte*>(text.data());
+}
+std::byte* bytes_of(std::string& text) {
+    return reinterpret_cast<std::byte*>(text.data());
 }
 
 bool mpi_is_running() noexcept {
@@ -78,23 +86,6 @@ Request start_pieces(Request::Kind kind, const char* name, T* values, std::size_
         check_mpi(start(values + offset, size, &parts.back().request), name);
     });
     return Request(kind, mpi_type<std::remove_const_t<T>>(), parts);
-}
-
-/// `start` is MPI_Isend or MPI_Issend.
-template <class T, class Start>
-Request start_send(const Communicator& comm, Start start, const char* name, const T* values, std::size_t count,
-                   int destination, int tag) {
-    return start_pieces(Request::Kind::send, name, values, count, [&](const T* piece, int size, MPI_Request* request) {
-        return start(piece, size, mpi_type<T>(), destination, tag, comm.get(), request);
-    });
-}
-
-template <class T>
-Request start_receive(const Communicator& comm, T* values, std::size_t count, int source, int tag) {
-    return start_pieces(Request::Kind::receive, "MPI_Irecv", values, count,
-                        [&](T* piece, int size, MPI_Request* request) {
-                            return MPI_Irecv(piece, size, mpi_type<T>(), source, tag, comm.get(), request);
-                        });
 }
 
 template <class T>
@@ -236,9 +227,6 @@ void Communicator::barrier() const {
 void Communicator::sum(double* values, std::size_t count) const {
     all_reduce(*this, values, count, MPI_SUM);
 }
-void Communicator::sum(float* values, std::size_t count) const {
-    all_reduce(*this, values, count, MPI_SUM);
-}
 void Communicator::sum(std::int64_t* values, std::size_t count) const {
     all_reduce(*this, values, count, MPI_SUM);
 }
@@ -280,57 +268,38 @@ std::string Communicator::broadcast(const std::string& text, int root) const {
 }
 
 std::vector<std::string> Communicator::gather(const std::string& text, int root) const {
-    constexpr auto most = static_cast<std::int64_t>(std::numeric_limits<int>::max());
-    auto total = static_cast<std::int64_t>(text.size());
-    sum(&total, 1);
-    if (total > most) fail("MPI: {} bytes of text cannot be gathered on one rank: at most {} fit", total, most);
-
-    const int length = static_cast<int>(text.size());
-    const bool here = rank_ == root;
-    std::vector<int> lengths(here ? size_ : 0);
-    check_mpi(MPI_Gather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, root, comm_), "MPI_Gather");
-    std::vector<int> offsets(lengths.size());
-    std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
-    std::string all(here ? static_cast<std::size_t>(total) : 0, '\0');
-    check_mpi(
-        MPI_Gatherv(text.data(), length, MPI_BYTE, all.data(), lengths.data(), offsets.data(), MPI_BYTE, root, comm_),
-        "MPI_Gatherv");
-    std::vector<std::string> result;
-    for (std::size_t i = 0; i < lengths.size(); ++i) {
-        result.push_back(all.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(lengths[i])));
+    const std::uint64_t length = text.size();
+    std::vector<std::uint64_t> lengths(rank_ == root ? size_ : 0);
+    check_mpi(MPI_Gather(&length, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, root, comm_), "MPI_Gather");
+    if (rank_ != root) {
+        send_all(*this, bytes_of(text), text.size(), root, gather_tag);
+        return {};
     }
-    return result;
+    std::vector<std::string> texts(size_);
+    for (int rank = 0; rank < size_; ++rank) {
+        texts[rank] = rank == root ? text : std::string(lengths[rank], '\0');
+        if (rank != root) receive_all(*this, bytes_of(texts[rank]), lengths[rank], rank, gather_tag);
+    }
+    return texts;
 }
 
 void Communicator::send(const float* values, std::size_t count, int destination, int tag) const {
     send_all(*this, values, count, destination, tag);
 }
-void Communicator::send(const double* values, std::size_t count, int destination, int tag) const {
-    send_all(*this, values, count, destination, tag);
-}
 void Communicator::receive(float* values, std::size_t count, int source, int tag) const {
     receive_all(*this, values, count, source, tag);
 }
-void Communicator::receive(double* values, std::size_t count, int source, int tag) const {
-    receive_all(*this, values, count, source, tag);
-}
-Request Communicator::isend(const float* values, std::size_t count, int destination, int tag) const {
-    return start_send(*this, MPI_Isend, "MPI_Isend", values, count, destination, tag);
-}
-Request Communicator::isend(const double* values, std::size_t count, int destination, int tag) const {
-    return start_send(*this, MPI_Isend, "MPI_Isend", values, count, destination, tag);
-}
 Request Communicator::issend(const std::byte* bytes, std::size_t count, int destination, int tag) const {
-    return start_send(*this, MPI_Issend, "MPI_Issend", bytes, count, destination, tag);
-}
-Request Communicator::ireceive(float* values, std::size_t count, int source, int tag) const {
-    return start_receive(*this, values, count, source, tag);
-}
-Request Communicator::ireceive(double* values, std::size_t count, int source, int tag) const {
-    return start_receive(*this, values, count, source, tag);
+    return start_pieces(Request::Kind::send, "MPI_Issend", bytes, count,
+                        [&](const std::byte* piece, int size, MPI_Request* request) {
+                            return MPI_Issend(piece, size, MPI_BYTE, destination, tag, comm_, request);
+                        });
 }
 Request Communicator::ireceive(std::byte* bytes, std::size_t count, int source, int tag) const {
-    return start_receive(*this, bytes, count, source, tag);
+    return start_pieces(Request::Kind::receive, "MPI_Irecv", bytes, count,
+                        [&](std::byte* piece, int size, MPI_Request* request) {
+                            return MPI_Irecv(piece, size, MPI_BYTE, source, tag, comm_, request);
+                        });
 }
 
 } // namespace lolcats

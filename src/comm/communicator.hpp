@@ -73,7 +73,6 @@ public:
 
     /// In-place all-reductions, element by element. Collective; `count` must agree.
     void sum(double* values, std::size_t count) const;
-    void sum(float* values, std::size_t count) const;
     void sum(std::int64_t* values, std::size_t count) const;
     void max(double* values, std::size_t count) const;
     void max(std::int64_t* values, std::size_t count) const;
@@ -91,18 +90,12 @@ public:
     /// The text of every rank, in rank order, on root; empty elsewhere. Collective.
     [[nodiscard]] std::vector<std::string> gather(const std::string& text, int root) const;
 
-    /// Point to point; both sides must name the same count (in elements). All of them block until the buffer is free
-    /// or filled; isend and ireceive return at once.
+    /// Point to point; both sides must name the same count (in elements). They return once the buffer is free or
+    /// filled.
     void send(const float* values, std::size_t count, int destination, int tag) const;
-    void send(const double* values, std::size_t count, int destination, int tag) const;
     void receive(float* values, std::size_t count, int source, int tag) const;
-    void receive(double* values, std::size_t count, int source, int tag) const;
-    [[nodiscard]] Request isend(const float* values, std::size_t count, int destination, int tag) const;
-    [[nodiscard]] Request isend(const double* values, std::size_t count, int destination, int tag) const;
-    /// As isend, but wait() returns only once the receiver has asked for the message.
+    /// The same, begun: they return at once. A send is over only once the receiver has asked for the message.
     [[nodiscard]] Request issend(const std::byte* bytes, std::size_t count, int destination, int tag) const;
-    [[nodiscard]] Request ireceive(float* values, std::size_t count, int source, int tag) const;
-    [[nodiscard]] Request ireceive(double* values, std::size_t count, int source, int tag) const;
     [[nodiscard]] Request ireceive(std::byte* bytes, std::size_t count, int source, int tag) const;
 
 private:

@@ -5,29 +5,18 @@
 
 #include <nccl.h>
 
-#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <future>
 #include <mutex>
 #include <set>
 #include <thread>
-#include <type_traits>
 
 namespace lolcats {
 
 namespace {
 
 using namespace std::chrono_literals;
-
-struct EventDestroyer {
-    void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
-};
-struct StreamDestroyer {
-    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
-};
-using CudaEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDestroyer>;
-using CudaStream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamDestroyer>;
 
 CudaEvent make_cuda_event() {
     cudaEvent_t event = nullptr;

@@ -20,15 +20,15 @@ enum class Flow { forward, both };
 /// came to receive. With one for each way but all stages together, a stage could not receive the next activation before
 /// the last one it sent was taken, and would never run ahead.
 ///
-/// Any synchronisation of the whole device (an allocation, say) waits for all that is under way. That is safe too: the
-/// schedule calls each send and the receive after it with no compute in between, so neighbours that wait for each other
-/// both have both under way.
+/// Any synchronisation of the whole device (an allocation, say) waits for all that is in flight. That is safe too: the
+/// schedule calls each send and the receive after it with no compute in between, so of two neighbours that wait for
+/// each other, both have called both.
 class StageLink {
 public:
     /// Messages each way that hold a copy of their data until the receiver has begun to take them.
     static constexpr std::size_t most_under_way = messages_under_way;
 
-    /// Collective over `pipeline`, which is to outlive the link.
+    /// Collective over `pipeline`, which must outlive the link.
     StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow);
     StageLink(const StageLink&) = delete;
     StageLink& operator=(const StageLink&) = delete;

@@ -13,11 +13,11 @@ public:
     /// Collective.
     explicit StopAgreement(const Communicator& world);
 
-    /// Tells whether all ranks are to stop; at once, so possibly from an older round. A wish is to be repeated until it
-    /// is granted: the round under way does not hold it.
+    /// Whether all ranks are to stop. Returns at once, so the answer may be that of an earlier round. Repeat a wish
+    /// until it is granted: a round that has begun does not include it.
     bool poll(bool wants_stop);
-    /// For a rank that works no more, be it done or stopping. Waits until that is so for all of them, or until they
-    /// agree to stop. Returns whether any rank wanted to stop. Collective.
+    /// For a rank whose work has ended, because it is done or stops. Waits until all have ended or agree to stop.
+    /// Returns whether any rank wanted to stop. Collective.
     bool finish(bool wants_stop);
 
 private:

@@ -1,7 +1,7 @@
 #pragma once
-/// Training through consecutive adapted layers: the forward pass keeps what entered each layer, and of the first
-/// `layers_kept` the activations. The backward pass recomputes those of the others, but for the last layer's where
-/// nothing came between. Several micro-batches may be between the two.
+/// Training through consecutive adapted layers: the forward pass keeps the input of each layer, and the activations of
+/// the first `layers_kept`. The backward pass recomputes the activations of the others, except the last layer's if
+/// nothing was computed in between. Several micro-batches may be between the two passes.
 #include "src/model/decoder_layer.hpp"
 
 #include <vector>
@@ -16,8 +16,8 @@ public:
         Matrix<float> gradient; ///< [n, D], gradient of what left the last layer
     };
 
-    /// The decoder, and the weights and adapted layers, one each a layer, are referred to. `entered`: of what enters
-    /// the first layer.
+    /// Keeps references to the decoder, and to weights and adapted layers, one of each for a layer. `entered`: the
+    /// gradient of what enters the first layer.
     AdaptedStage(AdaptedDecoder<float>& decoder, const std::vector<LayerWeights<float>>& weights,
                  const std::vector<AdaptedLayer<float>>& layers, int layers_kept, InputGradient entered)
         : decoder_(decoder), weights_(weights), layers_(layers), layers_kept_(layers_kept), entered_(entered) {}
@@ -29,7 +29,7 @@ public:
     /// x[n, D] passes through the layers.
     void forward(const AttentionShape& shape, const DropoutStreams& streams, const Matrix<float>& x,
                  const InFlight& flight);
-    /// dx[n, D] becomes the gradient of what entered the first layer, if wanted; the layers' gradients are added to.
+    /// dx[n, D] becomes the gradient of what entered the first layer, if wanted; adds to the layers' gradients.
     void backward(const AttentionShape& shape, const DropoutStreams& streams, const InFlight& flight,
                   const Matrix<float>& dx);
 

@@ -1,7 +1,8 @@
 #include "src/model/adapter.hpp"
 
 #include "io/file.hpp"
-#include "kernels/dropout.hpp"
+#include "io/json.hpp"
+#include "kernels/random.hpp"
 #include "lolcats/error.hpp"
 
 #include <algorithm>
@@ -15,13 +16,14 @@ namespace {
 
 constexpr const char* config_file = "adapter_config.json";
 constexpr const char* weights_file = "adapter_model.safetensors";
+constexpr const char* base_model_key = "base_model_name_or_path";
 
 using nlohmann::json;
 
 json read_json(const std::filesystem::path& path) {
     if (!std::filesystem::exists(path)) fail("{}: no such file; give a PEFT adapter directory", path.string());
-    const json value = json::parse(io::read_file(path), nullptr, false);
-    if (!value.is_object()) fail("{}: is not a JSON object; save the adapter again", path.string());
+    const json value = io::parse_json_or_discard(io::read_file(path));
+    if (!value.is_object()) fail("{}: is not a JSON object, or nested too deep; save the adapter again", path.string());
     return value;
 }
 
@@ -61,7 +63,7 @@ int projection_index(const std::string& module, const std::string& where) {
 
 std::string config_text(const AdapterConfig& adapter, const std::string& base_model) {
     const nlohmann::ordered_json config = {
-        {"peft_type", "LORA"},    {"task_type", "CAUSAL_LM"},          {"base_model_name_or_path", base_model},
+        {"peft_type", "LORA"},    {"task_type", "CAUSAL_LM"},          {base_model_key, base_model},
         {"r", adapter.form.rank}, {"lora_alpha", adapter.alpha},       {"lora_dropout", adapter.form.dropout},
         {"bias", "none"},         {"target_modules", adapter.modules}, {"fan_in_fan_out", false},
         {"inference_mode", true}};
@@ -75,12 +77,14 @@ AdapterConfig read_adapter_config(const std::filesystem::path& directory) {
     const json config = read_json(path);
     refuse_unsupported(config, path);
     AdapterConfig adapter;
-    adapter.form.rank = get<int>(config, "r", path);
+    const double rank = get<double>(config, "r", path); // as an int, 4.5 and 2^32 + 4 would be 4
     adapter.alpha = get<double>(config, "lora_alpha", path);
     adapter.form.dropout = config.contains("lora_dropout") ? get<double>(config, "lora_dropout", path) : 0;
     adapter.modules = get<std::vector<std::string>>(config, "target_modules", path);
-    if (adapter.form.rank < 1 || adapter.form.rank > 65536 || !std::isfinite(adapter.alpha))
-        fail("{}: r = {} and lora_alpha = {} are no adapter's", path.string(), adapter.form.rank, adapter.alpha);
+    if (!(rank >= 1 && rank <= 65536) || rank != std::floor(rank) || !std::isfinite(adapter.alpha))
+        fail("{}: r = {} and lora_alpha = {} are no adapter's; save the adapter again", path.string(), rank,
+             adapter.alpha);
+    adapter.form.rank = static_cast<int>(rank);
     for (const auto& module : adapter.modules) projection_index(module, path.string());
     adapter.form.scale = adapter.alpha / adapter.form.rank;
     return adapter;
@@ -138,10 +142,8 @@ void Adapter::initialize(std::uint64_t seed) const {
             const std::uint64_t place = mix_bits(static_cast<std::uint64_t>(layer) * projection_names.size() + p + 1);
             const auto values = set_.values(at.a);
             const auto host = Kokkos::create_mirror_view(values);
-            for (std::size_t i = 0; i < host.extent(0); ++i) {
-                const double unit = static_cast<double>(mix_bits(mix_bits(seed ^ place) + i) >> 11) * 0x1.0p-53;
-                host(i) = static_cast<float>((2 * unit - 1) * bound);
-            }
+            for (std::size_t i = 0; i < host.extent(0); ++i)
+                host(i) = static_cast<float>(uniform(mix_bits(mix_bits(seed ^ place) + i), bound));
             Kokkos::deep_copy(values, host);
             Kokkos::deep_copy(set_.values(at.b), 0.0F);
         }
@@ -163,7 +165,7 @@ void Adapter::load(const std::filesystem::path& directory) const {
 }
 
 void Adapter::require_known(const std::string& tensor, const std::string& file) const {
-    const std::regex layout(R"(base_model\.model\.model\.layers\.(\d{1,6})\.self_attn\.(\w+)\.lora_[AB]\.weight)");
+    const std::regex layout(R"(base_model\.model\.model\.layers\.(\d{1,6})\.self_attn\.(\w{1,16})\.lora_[AB]\.weight)");
     std::smatch parts;
     const bool known = std::regex_match(tensor, parts, layout) && std::stoi(parts[1]) < model_layers_ &&
                        std::find(adapter_.modules.begin(), adapter_.modules.end(), parts[2]) != adapter_.modules.end();
@@ -189,10 +191,13 @@ std::filesystem::path adapter_weights(const std::filesystem::path& directory) {
     return directory / weights_file;
 }
 
-bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter,
-                        const std::string& base_model) {
+bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter) {
     const auto path = directory / config_file;
-    return std::filesystem::exists(path) && io::read_file(path) == config_text(adapter, base_model);
+    if (!std::filesystem::exists(path)) return false;
+    json found = io::parse_json_or_discard(io::read_file(path));
+    if (!found.is_object()) return false;
+    found[base_model_key] = "";
+    return found == json::parse(config_text(adapter, ""));
 }
 
 void write_adapter(const std::filesystem::path& directory, const AdapterConfig& adapter, const std::string& base_model,

@@ -21,8 +21,8 @@ struct AdapterConfig {
     std::vector<std::string> modules; ///< among q_proj, k_proj, v_proj, o_proj
 };
 
-/// From the options; what an adapter to start from says comes before options that the user left open, and an option
-/// that contradicts it is an Error.
+/// From the options; where the user left one out, the adapter to start from decides, and an option that contradicts it
+/// is an Error.
 AdapterConfig adapter_config(const Options& options);
 
 /// Reads DIRECTORY/adapter_config.json. Kinds of adapter that would be computed wrongly are refused by name.
@@ -62,8 +62,8 @@ std::filesystem::path adapter_weights(const std::filesystem::path& directory);
 void write_adapter(const std::filesystem::path& directory, const AdapterConfig& adapter, const std::string& base_model,
                    const std::vector<NamedArray<float>>& arrays, std::map<std::string, std::string> metadata);
 
-/// Whether the directory's adapter_config.json is what write_adapter() would write.
-bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter,
-                        const std::string& base_model);
+/// Whether the directory's adapter_config.json is what write_adapter() would write, but for where the base model lies:
+/// which one it is, the metadata of the weights tell.
+bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter);
 
 } // namespace lolcats

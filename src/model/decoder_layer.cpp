@@ -5,6 +5,7 @@
 #include "kernels/softmax_attention.hpp"
 #include "kernels/swiglu.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 namespace lolcats {
@@ -96,9 +97,18 @@ void add_gradients(const AttentionShape& shape, const StudentGradients<Real>& gr
 
 template <class Real>
 void attention_inputs(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
-                      const Matrix<Real>& x, const LayerActivations<Real>& act) {
+                      const Matrix<Real>& x, const LayerActivations<Real>& act, const AddUpdate<Real>& add_update) {
     const auto normalize = [&](const auto& out) { rms_norm(x, weights.input_norm, context.config.rms_norm_eps, out); };
-    context.gemm.linear_of(act.input_normed, normalize, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
+    const typename Gemm<Real>::LinearTargets targets = {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}};
+    if (add_update) { // reads act.input_normed as well, which linear_of() leaves as scratch
+        normalize(act.input_normed);
+        context.gemm.linear(act.input_normed, targets);
+        add_update(q_proj, act.input_normed, act.q);
+        add_update(k_proj, act.input_normed, act.k);
+        add_update(v_proj, act.input_normed, act.v);
+    } else {
+        context.gemm.linear_of(act.input_normed, normalize, targets);
+    }
     rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
     rotate(context.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
 }
@@ -109,6 +119,10 @@ void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& w
     context.gemm.linear(act.y, {{weights.o, act.middle, x}});
     mlp_forward(context, weights, act);
     leave_layer(context, weights, act, act.up, x);
+}
+
+void round_residual(Storage storage, const Matrix<float>& x) {
+    if (storage != Storage::full) round_to_bf16(x);
 }
 
 template <class Real>
@@ -125,7 +139,7 @@ AdaptedDecoder<Real>::AdaptedDecoder(const LayerContext<Real>& context, const At
     : context_(context), form_(form), lora_(lora), activations_(context.config, largest), largest_(largest) {
     const auto& config = context.config;
     if (lora.rank > 0)
-        lora_scratch_ = LoraScratch<Real>(lora, largest.rows(), std::max({config.hidden_size, config.query_size()}));
+        lora_scratch_ = LoraScratch<Real>(lora, largest.rows(), std::max(config.hidden_size, config.query_size()));
 }
 
 template <class Real>
@@ -165,20 +179,14 @@ template <class Real>
 void AdaptedDecoder<Real>::run_to_middle(const AttentionShape& shape, const LayerWeights<Real>& weights,
                                          const AdaptedLayer<Real>& layer, const DropoutStreams& streams,
                                          const Matrix<Real>& x, const LayerActivations<Real>& act) {
-    const auto adapt = [&](Projection projection, const Matrix<Real>& in, const Matrix<Real>& out) {
+    const AddUpdate<Real> add_update = [&](Projection projection, const Matrix<Real>& in, const Matrix<Real>& out) {
         add_low_rank(context_.gemm, lora_context(shape, layer, projection, streams), layer.lora[projection], in, out,
                      lora_scratch_);
     };
-    rms_norm(x, weights.input_norm, context_.config.rms_norm_eps, act.input_normed);
-    context_.gemm.linear(act.input_normed, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
-    adapt(q_proj, act.input_normed, act.q);
-    adapt(k_proj, act.input_normed, act.k);
-    adapt(v_proj, act.input_normed, act.v);
-    rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.q);
-    rotate(context_.rope, Rotation::forward, shape.length, shape.head_dim, act.k);
+    attention_inputs(context_, shape, weights, x, act, add_update);
     attend(shape, layer, act);
     context_.gemm.linear(act.y, {{weights.o, act.middle, x}});
-    adapt(o_proj, act.y, act.middle);
+    add_update(o_proj, act.y, act.middle);
     mlp_forward(context_, weights, act);
 }
 
@@ -310,7 +318,7 @@ void AdaptedDecoder<Real>::backward(const AttentionShape& shape, const LayerWeig
     template void add_gradients<Real>(const AttentionShape&, const StudentGradients<Real>&,                            \
                                       const StudentGradientSums&);                                                     \
     template void attention_inputs<Real>(const LayerContext<Real>&, const AttentionShape&, const LayerWeights<Real>&,  \
-                                         const Matrix<Real>&, const LayerActivations<Real>&);                          \
+                                         const Matrix<Real>&, const LayerActivations<Real>&, const AddUpdate<Real>&);  \
     template void finish_layer<Real>(const LayerContext<Real>&, const LayerWeights<Real>&,                             \
                                      const LayerActivations<Real>&, const Matrix<Real>&);                              \
     template void teacher_layer<Real>(const LayerContext<Real>&, const AttentionShape&, const LayerWeights<Real>&,     \

@@ -6,6 +6,7 @@
 #include "lolcats/model.hpp"
 #include "src/model/lora.hpp"
 
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -40,7 +41,7 @@ struct MassSum {
 template <class Real>
 struct LayerRecord {
     Matrix<Real> entered;        ///< [n, D], the residual stream before the layer
-    LayerActivations<Real> kept; ///< empty: recomputed, unless no other layer passed since
+    LayerActivations<Real> kept; ///< empty: recomputed, unless no other layer ran since
 
     [[nodiscard]] bool keeps_activations() const { return kept.q.extent(0) > 0; }
 };
@@ -64,15 +65,24 @@ struct LayerGradients {
     LayerGradients(const ModelConfig& config, const AttentionShape& shape);
 };
 
-/// Fills q, k, v of `act` from the residual stream x[n, D].
+/// Adds to `out` what a layer's low-rank update of the projection makes of `in`.
+template <class Real>
+using AddUpdate = std::function<void(Projection projection, const Matrix<Real>& in, const Matrix<Real>& out)>;
+
+/// Fills q, k, v of `act` from the residual stream x[n, D]. With `add_update` the projections are adapted, and
+/// act.input_normed holds their input afterwards.
 template <class Real>
 void attention_inputs(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
-                      const Matrix<Real>& x, const LayerActivations<Real>& act);
+                      const Matrix<Real>& x, const LayerActivations<Real>& act, const AddUpdate<Real>& add_update = {});
 
 /// The teacher's layer after its attention: x becomes the residual stream that leaves the layer. Overwrites act.middle.
 template <class Real>
 void finish_layer(const LayerContext<Real>& context, const LayerWeights<Real>& weights,
                   const LayerActivations<Real>& act, const Matrix<Real>& x);
+
+/// In stages 0 and 1 the residual stream is rounded to bf16 after every layer, unless weights are f32: so it can be
+/// stored in bf16 at any layer, and where blocks begin makes no difference.
+void round_residual(Storage storage, const Matrix<float>& x);
 
 /// The whole layer with its softmax attention.
 template <class Real>

@@ -17,7 +17,7 @@ inline const std::string embedding_name = "model.embed_tokens.weight";
 /// before, and are widened as the device takes them from there. One thread at a time.
 class Embedding {
 public:
-    /// Rows are rounded to bf16 but in full storage. The checkpoint is to outlive this.
+    /// Rows are rounded to bf16 unless storage is full. The checkpoint must outlive this.
     Embedding(const io::Checkpoint& checkpoint, const ModelConfig& config, Storage storage,
               bool in_place = Uploader::host_can_write)
         : checkpoint_(checkpoint), shape_{config.vocab_size, config.hidden_size}, rounds_(storage != Storage::full),

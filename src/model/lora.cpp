@@ -2,6 +2,7 @@
 
 #include "kernels/dropout.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/random.hpp"
 
 namespace lolcats {
 

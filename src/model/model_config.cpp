@@ -1,5 +1,7 @@
 #include "lolcats/model_config.hpp"
 
+#include "io/file.hpp"
+#include "io/json.hpp"
 #include "lolcats/error.hpp"
 
 #include <nlohmann/json.hpp>
@@ -174,7 +176,7 @@ Json load(const std::filesystem::path& file) {
         fail("{}: cannot read this file: give the Hugging Face directory of the model", file.string());
     }
     try {
-        Json json = Json::parse(stream);
+        Json json = io::parse_json(io::read_file(file), file.string(), "download the model's config.json again");
         if (!json.is_object()) fail("{}: not a JSON object: download the model's config.json again", file.string());
         return json;
     } catch (const Json::exception& problem) {

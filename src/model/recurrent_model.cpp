@@ -1,6 +1,5 @@
 #include "src/model/recurrent_model.hpp"
 
-#include "kernels/rms_norm.hpp"
 #include "lolcats/error.hpp"
 
 #include <algorithm>
@@ -18,7 +17,7 @@ AttentionState<Real> new_state(const ModelConfig& config, const std::optional<St
 }
 
 Vector<double> frequencies_on_device(const ModelConfig& config) {
-    const auto frequencies = rope_frequencies(config);
+    const auto frequencies = rope_frequencies(rope_form(config));
     Vector<double> result("frequencies", frequencies.size());
     const auto host = Kokkos::create_mirror_view(result);
     std::copy(frequencies.begin(), frequencies.end(), host.data());
@@ -57,7 +56,7 @@ template <class Real>
 RecurrentModel<Real>::RecurrentModel(const ModelConfig& config, RecurrentWeights<Real> weights,
                                      const RecurrentRoom& room, Arithmetic arithmetic)
     : config_(config), weights_(std::move(weights)), room_(room), piece_gemm_(arithmetic),
-      step_gemm_(arithmetic, Rows::few), head_(config_, weights_.head, step_gemm_), positions_(room.slots),
+      step_gemm_(arithmetic, RowCount::few), head_(config_, weights_.head, step_gemm_), positions_(room.slots),
       frequencies_(frequencies_on_device(config)), rope_(empty_rope<Real>(config, std::max(room.slots, room.piece))),
       piece_positions_("piece_positions", room.piece), rows_{Vector<int>("step_slots", room.slots),
                                                              Vector<int>("step_positions", room.slots)},
@@ -78,30 +77,22 @@ void RecurrentModel<Real>::begin(int slot, int position) {
 }
 
 template <class Real>
-void RecurrentModel<Real>::adapt(Gemm<Real>& gemm, std::size_t layer, Projection projection, const Matrix<Real>& in,
-                                 const Matrix<Real>& out) {
-    if (weights_.lora.rank == 0) return;
-    const DropoutStreams none;
-    add_low_rank(gemm, LoraContext<Real>{weights_.lora, none, 1, 0}, weights_.adapted[layer].lora[projection], in, out,
-                 lora_scratch_);
-}
-
-template <class Real>
 template <class Attend>
 void RecurrentModel<Real>::run_layers(Gemm<Real>& gemm, const AttentionShape& shape, const LayerActivations<Real>& act,
                                       const Matrix<Real>& x, const Attend& attend) {
+    const LayerContext<Real> context{config_, rope_, gemm};
+    const AttentionShape one_sequence = attention_shape(config_, 1, shape.rows()); // rope_ has a row for each of x
+    const DropoutStreams no_dropout;
+    const LoraContext<Real> lora{weights_.lora, no_dropout, 1, 0};
     for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
         const LayerWeights<Real>& weights = weights_.layers[i];
-        rms_norm(x, weights.input_norm, config_.rms_norm_eps, act.input_normed);
-        gemm.linear(act.input_normed, {{weights.q, act.q}, {weights.k, act.k}, {weights.v, act.v}});
-        adapt(gemm, i, q_proj, act.input_normed, act.q);
-        adapt(gemm, i, k_proj, act.input_normed, act.k);
-        adapt(gemm, i, v_proj, act.input_normed, act.v);
-        rotate(rope_, Rotation::forward, shape.rows(), shape.head_dim, act.q);
-        rotate(rope_, Rotation::forward, shape.rows(), shape.head_dim, act.k);
+        const AddUpdate<Real> add_update = [&](Projection projection, const Matrix<Real>& in, const Matrix<Real>& out) {
+            add_low_rank(gemm, lora, weights_.adapted[i].lora[projection], in, out, lora_scratch_);
+        };
+        attention_inputs(context, one_sequence, weights, x, act, add_update);
         attend(i, act);
-        adapt(gemm, i, o_proj, act.y, x);
-        finish_layer(LayerContext<Real>{config_, rope_, gemm}, weights, act, x);
+        add_update(o_proj, act.y, x);
+        finish_layer(context, weights, act, x);
     }
 }
 

@@ -58,8 +58,6 @@ private:
     template <class Attend>
     void run_layers(Gemm<Real>& gemm, const AttentionShape& shape, const LayerActivations<Real>& act,
                     const Matrix<Real>& x, const Attend& attend);
-    void adapt(Gemm<Real>& gemm, std::size_t layer, Projection projection, const Matrix<Real>& in,
-               const Matrix<Real>& out);
 
     ModelConfig config_;
     RecurrentWeights<Real> weights_;

@@ -1,6 +1,6 @@
 #include "src/model/students.hpp"
 
-#include "kernels/dropout.hpp"
+#include "kernels/random.hpp"
 #include "lolcats/error.hpp"
 
 #include <algorithm>
@@ -25,7 +25,10 @@ std::vector<std::filesystem::path> safetensors_in(const std::filesystem::path& p
     std::vector<fs::path> files;
     for (const auto& entry : fs::directory_iterator(path))
         if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
-    std::sort(files.begin(), files.end());
+    std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { // block_99 before block_100
+        const std::string x = a.filename(), y = b.filename();
+        return std::pair(x.size(), x) < std::pair(y.size(), y);
+    });
     if (files.empty()) fail("{}: holds no .safetensors file; run lolcats_block first", path.string());
     return files;
 }
@@ -34,13 +37,7 @@ bool is_map(const std::string& name) {
     return name.ends_with("feature_map_q.mlp.layer");
 }
 
-/// Uniform in [-bound, bound), the same for every machine.
-float uniform(std::uint64_t stream, std::uint64_t index, double bound) {
-    const double unit = static_cast<double>(mix_bits(stream + index) >> 11) * 0x1.0p-53;
-    return static_cast<float>((2 * unit - 1) * bound);
-}
-
-/// Value of `given` option, or of the file where the option was left open.
+/// What the files say of an option, else its `value`; an Error where the user set it to something else.
 std::string settled(const Options& options, const FeatureMapFiles* files, const std::string& option,
                     const std::string& value) {
     const std::string stored = files == nullptr ? "" : files->metadata(option);
@@ -153,9 +150,8 @@ StudentForm student_form(const Options& options, const ModelConfig& config, cons
 }
 
 std::map<std::string, std::string> form_metadata(const StudentForm& form, bool tied) {
-    const char* near = form.near == NearKeys::terrace ? "terrace" : form.near == NearKeys::sliding ? "sliding" : "none";
     return {{"format", "pt"},
-            {"attention", near},
+            {"attention", near_keys_name(form.near)},
             {"window", std::to_string(form.window)},
             {"feature-map", feature_map_name(form.map)},
             {"feature-dim", std::to_string(form.feature_dim)},
@@ -194,16 +190,16 @@ void Students::initialize(const std::string& kind, std::uint64_t seed) const {
             if (index < 0) return;
             const auto values = set_.values(index);
             const auto host = Kokkos::create_mirror_view(values);
-            for (std::size_t i = 0; i < host.extent(0); ++i) host(i) = value(i);
+            for (std::size_t i = 0; i < host.extent(0); ++i) host(i) = static_cast<float>(value(i));
             Kokkos::deep_copy(values, host);
         };
         const std::uint64_t stream = mix_bits(seed ^ mix_bits(static_cast<std::uint64_t>(layer)));
         const auto map = [&](std::size_t i) {
             const std::size_t row = i / f % d;
-            if (kind == "identity") return row == i % f ? 1.0F : 0.0F;
-            return uniform(stream, i, map_bound);
+            if (kind == "identity") return row == i % f ? 1.0 : 0.0;
+            return uniform(mix_bits(stream + i), map_bound);
         };
-        const auto bias = [&](std::size_t i) { return uniform(mix_bits(stream), i, bias_bound); };
+        const auto bias = [&](std::size_t i) { return uniform(mix_bits(mix_bits(stream) + i), bias_bound); };
         fill(at.q_map, map);
         fill(at.k_map, map);
         fill(at.q_bias, bias);

@@ -15,7 +15,7 @@ Adaptation adaptation(const Options& options, const ModelConfig& config, const F
         result.adapter = read_adapter_config(options.adapter);
         result.adapter.form.dropout = 0;
     }
-    result.softmax_layers = softmax_layers(options, config, maps);
+    result.softmax_layers = softmax_layers(options, config, maps, options.adapter);
     return result;
 }
 

@@ -27,8 +27,8 @@ Options as_run(const RunInput& input, Options options, Arithmetic arithmetic, in
 RunPlan::RunPlan(const RunInput& input, const Options& options, Arithmetic arithmetic, int ranks)
     : options(as_run(input, options, arithmetic, ranks)), plan(make_plan(input.config, this->options)) {}
 
-void require_room(const Communicator& world, double foretold) {
-    double needed = foretold;
+void require_room(const Communicator& world, double predicted) {
+    double needed = predicted;
     if constexpr (runs_on_host) world.split_by_node().sum(&needed, 1);
     double lack = needed - (runs_on_host ? host_memory_free() : accelerator_memory_free());
     world.max(&lack, 1);
@@ -38,12 +38,12 @@ void require_room(const Communicator& world, double foretold) {
              lack / 1e9, runs_on_host ? "node" : "GPU");
 }
 
-nlohmann::ordered_json ArrayReport::finish(const Communicator& world, double foretold) const {
-    std::array<double, 2> bytes = {memory_.largest(), foretold};
+nlohmann::ordered_json ArrayReport::finish(const Communicator& world, double predicted) const {
+    std::array<double, 2> bytes = {memory_.largest(), predicted};
     world.max(bytes.data(), bytes.size());
     if (world.rank() == 0)
-        spdlog::info("arrays: at most {:.2f} MB a rank, {:.2f} MB foretold", bytes[0] / 1e6, bytes[1] / 1e6);
-    return {{"largest", bytes[0]}, {"foretold", bytes[1]}};
+        spdlog::info("arrays: at most {:.2f} MB a rank, {:.2f} MB predicted", bytes[0] / 1e6, bytes[1] / 1e6);
+    return {{"largest", bytes[0]}, {"predicted", bytes[1]}};
 }
 
 } // namespace lolcats

@@ -1,5 +1,5 @@
 #pragma once
-/// What the arrays of a stage take, beside what lolcats_plan's formulas foretell.
+/// The memory that a stage's arrays take, beside what lolcats_plan's formulas predict.
 #include "src/array_memory.hpp"
 #include "src/memory_plan.hpp"
 #include "src/stages/run_input.hpp"
@@ -8,7 +8,7 @@
 
 namespace lolcats {
 
-/// The plan of a run under way, for src/memory_plan.hpp.
+/// The plan of the current run, for src/memory_plan.hpp.
 struct RunPlan {
     RunPlan(const RunInput& input, const Options& options, Arithmetic arithmetic, int ranks);
 
@@ -16,15 +16,15 @@ struct RunPlan {
     Plan plan;
 };
 
-/// Throws Error, the same on all ranks, unless the arrays that are foretold (of this rank, in bytes) fit in its GPU, or
-/// those of all ranks of a node in the node. Collective.
-void require_room(const Communicator& world, double foretold);
+/// Throws Error, the same on all ranks, unless the predicted arrays (bytes, of this rank) fit in its GPU, or those of
+/// all ranks of a node in the node. Collective.
+void require_room(const Communicator& world, double predicted);
 
 class ArrayReport {
 public:
-    /// One line on the console; returns the bytes of the rank that needed most, counted from construction on and
-    /// foretold. `foretold`: this rank's. Collective.
-    nlohmann::ordered_json finish(const Communicator& world, double foretold) const;
+    /// One line on the console; returns the bytes of the rank that needed most: counted since construction, and
+    /// predicted. `predicted`: this rank's. Collective.
+    nlohmann::ordered_json finish(const Communicator& world, double predicted) const;
 
 private:
     ArrayMemory memory_;

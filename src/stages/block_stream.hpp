@@ -21,10 +21,10 @@ public:
     /// Whether what leaves the last of the rank's blocks goes anywhere.
     [[nodiscard]] virtual bool hands_on() const = 0;
     virtual void leave(const Matrix<float>& x) = 0;
-    /// The earliest of the steps that the blocks on the stream need, of which this rank's need `step`.
+    /// The earliest step that any block on the stream needs; this rank's blocks need `step`.
     virtual int earliest(int step) = 0;
-    /// Whether the run stops before the next step. It must at the same step for all blocks on the stream: what is under
-    /// way is worked off first.
+    /// Whether the run stops before the next step, which is the same for all blocks on the stream: what is in flight is
+    /// finished first.
     virtual bool stops(bool wanted) = 0;
 };
 

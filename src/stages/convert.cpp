@@ -6,6 +6,8 @@
 #include "src/stages/run_report.hpp"
 #include "src/stages/transfer_passes.hpp"
 
+#include <algorithm>
+
 namespace lolcats {
 
 namespace {
@@ -20,11 +22,12 @@ void refuse_rounded_store(const Options& options) {
 
 /// Steps that are worked off between the first stage's word to stop and the end of the last one.
 int steps_under_way(const Options& options, const Mesh& mesh) {
-    const int micro_batches = (mesh.pipeline_ranks - 1) * (static_cast<int>(StageLink::most_under_way) + 1);
-    return 1 + (micro_batches * options.micro_batch * mesh.data_ranks + options.batch_size - 1) / options.batch_size;
+    const auto micro_batches = (mesh.pipeline_ranks - 1) * (static_cast<std::int64_t>(StageLink::most_under_way) + 1);
+    const std::int64_t sequences = micro_batches * std::min(options.micro_batch, options.batch_size) * mesh.data_ranks;
+    return static_cast<int>(1 + (sequences + options.batch_size - 1) / options.batch_size);
 }
 
-/// Of this rank, as foretold.
+/// Predicted bytes of this rank's arrays.
 double array_bytes(const TransferRun& run, const Mesh& mesh) {
     const RunPlan plan(run.input, run.options, run.arithmetic, mesh.pipeline_ranks * mesh.data_ranks);
     const Range blocks = blocks_of_stage(run.input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
@@ -45,8 +48,8 @@ void convert_streaming(const Options& options, const Communicator& world) {
     const TransferRun run = prepare_transfer(options, input, world);
     if (world.rank() == 0) io::create_directories(transfer_directory(options));
     world.barrier();
-    const double foretold = array_bytes(run, mesh);
-    require_room(world, foretold);
+    const double predicted = array_bytes(run, mesh);
+    require_room(world, predicted);
 
     const ArrayTransport transport = array_transport(options);
     const auto replicas = make_array_communicator(mesh.data, transport, replicas_name(mesh));
@@ -64,7 +67,7 @@ void convert_streaming(const Options& options, const Communicator& world) {
                    .sequences = result.sequences,
                    .micro_batches = result.micro_batches,
                    .bytes_sent = stream.bytes_sent(),
-                   .array_bytes = foretold});
+                   .array_bytes = predicted});
 }
 
 } // namespace lolcats

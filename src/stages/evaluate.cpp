@@ -28,6 +28,12 @@ bool takes_apart(const Options& options) {
     return options.attention_mass || options.branch != "both";
 }
 
+/// `form` is what feature maps were trained with where --attention is left open.
+void refuse_missing_window(const Options& options, const StudentForm& form) {
+    if (form.near == NearKeys::none && (options.branch == "window" || options.branch == "window+sinks"))
+        fail("--branch {}: --attention none has no window; choose terrace or sliding", options.branch);
+}
+
 class Evaluation {
 public:
     Evaluation(const Options& options, const RunInput& input, const Communicator& world, const Mesh& mesh,
@@ -37,6 +43,7 @@ public:
                  adaptation(options, input.config, maps ? &*maps : nullptr), Flow::forward),
           mine_{.recall = Recall(stage_.form() ? stage_.form()->window : options.window)} {
         if (options.attention != "teacher") prepare_parameters(maps);
+        if (stage_.form()) refuse_missing_window(options, *stage_.form());
         if (takes_apart(options)) stage_.take_apart({branch_of(options.branch), options.sinks});
         if (!options.save_logits.empty() && world.rank() == 0) {
             logits_file_.emplace(options.save_logits);
@@ -52,7 +59,7 @@ public:
         std::size_t turns = 0;
         for (int replica = 0; replica < mesh_.data_ranks; ++replica)
             turns = std::max(turns, micro_batches(all, options_.micro_batch, mesh_.data_ranks, replica).size());
-        Pace pace("evaluation of", "turns", options_.micro_batch * mesh_.data_ranks * input_.length(), 0,
+        Pace pace("evaluation of", "turns", 1.0 * options_.micro_batch * mesh_.data_ranks * input_.length(), 0,
                   static_cast<std::int64_t>(turns), world_.rank() == 0);
         for (std::size_t turn = 0; turn < turns; ++turn) {
             const auto batch = batch_of(all, mesh_.replica, turn);
@@ -62,6 +69,10 @@ public:
             if (world_.rank() == 0 && ((turn + 1) % 64 == 0 || pace.is_done())) spdlog::info(pace.text());
         }
         const Scores scores = total();
+        if (scores.tokens == 0 || !std::isfinite(scores.loss)) {
+            logits_file_.reset(); // an error that ends several ranks runs no destructor
+            world_.barrier();     // nor may another rank's come first
+        }
         if (scores.tokens == 0)
             fail("{}: has no labelled token to evaluate on; label some, or leave /labels out", options_.tokens);
         if (!std::isfinite(scores.loss))
@@ -164,8 +175,6 @@ void refuse_contradictions(const Options& options) {
     if (takes_apart(options) && teacher)
         fail(
             "--branch and --attention-mass look at a student's attention; --attention teacher has none: leave one out");
-    if (options.attention == "none" && (options.branch == "window" || options.branch == "window+sinks"))
-        fail("--branch {}: --attention none has no window; choose terrace or sliding", options.branch);
 }
 
 /// [{"layer", "far", "far_softmax"}]: shares of queries that have far keys; layers that have none are left out.

@@ -29,8 +29,7 @@ GenerationModel::GenerationModel(const Options& options)
       adaptation_(adaptation(options, config_, maps_ ? &*maps_ : nullptr)) {
     if (!adaptation_.softmax_layers.empty())
         fail("layers {} keep softmax attention, which lolcats_generate has no state for: give an adapter trained "
-             "without "
-             "--keep-softmax-layers",
+             "without --keep-softmax-layers",
              to_text(adaptation_.softmax_layers));
 }
 

@@ -15,7 +15,6 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <spdlog/spdlog.h>
 
 namespace lolcats {
@@ -27,7 +26,7 @@ Range layers_to_run(const BlockLayout& layout, int block) {
     return block + 1 < layout.blocks ? layout.layers_of(block) : Range{0, 0};
 }
 
-/// Of this rank's arrays, as foretold.
+/// Predicted bytes of this rank's arrays.
 double array_bytes(const Options& options, const RunInput& input, const Mesh& mesh, Arithmetic arithmetic) {
     const RunPlan plan(input, options, arithmetic, mesh.pipeline_ranks * mesh.data_ranks);
     const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
@@ -46,7 +45,7 @@ public:
           replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
           weights_(options, input, *replicas_),
           blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), gemm_(arithmetic),
-          rope_(input.config, input.length()), activations_(input.config, input.shape(options.micro_batch)),
+          rope_(rope_form(input.config), input.length()), activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
             stores_.push_back(open_store(options, identity, block));
@@ -73,13 +72,8 @@ public:
     }
 
     /// Whether the next sequences are to be computed. The first stage decides, and the others hear of it after what
-    /// they were sent before: whatever is under way is finished.
-    bool go_on(Interrupt& interrupt) {
-        float goes_on = interrupt.is_wanted() ? 0 : 1;
-        if (mesh_.stage > 0) mesh_.pipeline.receive(&goes_on, 1, mesh_.stage - 1, go_on_tag);
-        if (mesh_.stage + 1 < mesh_.pipeline_ranks) mesh_.pipeline.send(&goes_on, 1, mesh_.stage + 1, go_on_tag);
-        return goes_on != 0;
-    }
+    /// they were sent before: whatever is in flight is finished.
+    [[nodiscard]] bool go_on(Interrupt& interrupt) const { return !link_.pass_on(interrupt.is_wanted()); }
 
     /// Checks what is stored of these sequences; damaged ones are not done any more.
     void verify(Range sequences) {
@@ -128,8 +122,6 @@ private:
         for (std::size_t i = 0; i < sequences.size(); ++i)
             if (!store->is_done(sequences[i])) store->write(sequences[i], host.data() + i * size);
     }
-
-    static constexpr int go_on_tag = 3; ///< beside those of StageLink
 
     const RunInput& input_;
     const Mesh& mesh_;
@@ -198,16 +190,17 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
     const Arithmetic arithmetic = settle_arithmetic(options, world);
-    const double foretold = array_bytes(options, input, mesh, arithmetic);
-    require_room(world, foretold);
+    const double predicted = array_bytes(options, input, mesh, arithmetic);
+    require_room(world, predicted);
     const ArrayReport arrays;
     TeacherStage stage(options, input, mesh, identity, arithmetic);
     const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
     if (options.verify) stage.verify(mine);
     const bool finished = compute(options, world, stage, missing_sequences(mine, mesh, stage), interrupt);
+    const bool stops = interrupt.finish(!finished); // before the ranks wait for each other: all are to hear of it
     stage.close();
-    if (interrupt.finish(!finished)) return;
-    arrays.finish(world, foretold);
+    if (stops) return;
+    arrays.finish(world, predicted);
     if (world.rank() == 0) write_overview(options, input, identity);
 }
 

@@ -2,7 +2,7 @@
 
 #include "io/array_file.hpp"
 #include "io/file.hpp"
-#include "kernels/dropout.hpp"
+#include "kernels/random.hpp"
 #include "lolcats/error.hpp"
 #include "lolcats/program.hpp"
 #include "src/attempt.hpp"
@@ -27,11 +27,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Feature maps to start from: those named, else what stage 1 left; none when they are to be trained from scratch.
+/// Feature maps to start from: those named, else what stage 1 left; none where --train-feature-maps, given without
+/// maps, asks for training from scratch. A recipe that goes on training them does not.
 std::optional<FeatureMapFiles> maps_to_start_from(const Options& options) {
     if (!options.feature_maps.empty()) return FeatureMapFiles(options.feature_maps);
     if (!options.init_feature_maps.empty()) return FeatureMapFiles(options.init_feature_maps);
-    if (options.train_feature_maps) return std::nullopt;
+    if (options.train_feature_maps && options.is_given("train-feature-maps")) return std::nullopt;
     if (!std::filesystem::exists(transfer_directory(options)))
         fail("{}: no such directory; run lolcats_block first, name trained maps with --feature-maps, or train them "
              "here with --train-feature-maps",
@@ -82,7 +83,7 @@ LoraRun prepare(const Options& options, const RunInput& input, const Communicato
     const FeatureMapFiles* files = maps ? &*maps : nullptr;
     const auto form = student_form(options, input.config, files);
     const bool tied = are_maps_tied(options, files);
-    const auto softmax = softmax_layers(options, input.config, files);
+    const auto softmax = softmax_layers(options, input.config, files, options.init_adapter);
     LoraRun run{options,
                 input,
                 std::move(maps),
@@ -113,7 +114,7 @@ bool is_finished(const LoraRun& run, const Communicator& world) {
     std::int64_t finished = 0;
     if (world.rank() == 0 && options.dump_gradients.empty())
         finished = is_result(adapter_weights(directory), run.identity, options) &&
-                           has_adapter_config(directory, run.adapter, options.model) &&
+                           has_adapter_config(directory, run.adapter) &&
                            (!options.train_feature_maps || is_result(trained_maps(options), run.identity, options))
                        ? 1
                        : 0;
@@ -129,8 +130,9 @@ bool is_finished(const LoraRun& run, const Communicator& world) {
 LoraStage part_of_pipeline(const LoraRun& run, const Mesh& mesh) {
     const Range blocks = blocks_of_stage(run.input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
     const auto batch = share(run.options.batch_size, mesh.data_ranks, mesh.replica).size();
-    const int micro_batches = (batch + run.options.micro_batch - 1) / run.options.micro_batch;
-    return {run.input.layout.layers_of(blocks).size(), mesh.stage, mesh.pipeline_ranks, micro_batches};
+    const auto micro_batches = (std::int64_t{batch} + run.options.micro_batch - 1) / run.options.micro_batch;
+    return {run.input.layout.layers_of(blocks).size(), mesh.stage, mesh.pipeline_ranks,
+            static_cast<int>(micro_batches)};
 }
 
 class LoraTraining {

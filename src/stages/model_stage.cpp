@@ -13,6 +13,16 @@ Range layers_of_stage(const RunInput& input, const Mesh& mesh) {
     return input.layout.layers_of(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage));
 }
 
+Vector<std::int32_t> first_values(const Vector<std::int32_t>& all, int count) {
+    return Kokkos::subview(all, Kokkos::make_pair(0, count));
+}
+
+DropoutStreams streams_of(const Sequences& sequences, const std::function<std::uint64_t(std::int64_t)>& stream) {
+    DropoutStreams streams;
+    for (const std::int64_t sequence : sequences) streams.push_back(stream(sequence));
+    return streams;
+}
+
 } // namespace
 
 ModelStage::ModelStage(const Options& options, const RunInput& input, const Mesh& mesh, Arithmetic arithmetic,
@@ -20,7 +30,7 @@ ModelStage::ModelStage(const Options& options, const RunInput& input, const Mesh
     : input_(input), layers_(layers_of_stage(input, mesh)), link_(mesh.pipeline, array_transport(options), flow),
       replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
       adaptation_(std::move(adaptation)), largest_(input.shape(options.micro_batch)), gemm_(arithmetic),
-      rope_(input.config, input.length()),
+      rope_(rope_form(input.config), input.length()),
       x_(uninitialized("residual"), largest_.rows() * (distils() ? 2 : 1), input.config.hidden_size),
       labels_(uninitialized("labels"), largest_.rows()), predicted_(uninitialized("predicted"), largest_.rows()) {
     load_weights(ReplicaWeights(options, input, *replicas_).source());
@@ -37,10 +47,6 @@ ModelStage::ModelStage(const Options& options, const RunInput& input, const Mesh
 void ModelStage::load_weights(const WeightSource& source) {
     weights_ = load_layers<float>(source, input_.config, layers_, input_.storage);
     if (link_.is_last()) head_.emplace(input_.config, load_head<float>(source, input_.config, input_.storage), gemm_);
-}
-
-const ParameterSet& ModelStage::student_parameters() const {
-    return adaptation_.train_students ? trained_ : frozen_;
 }
 
 void ModelStage::allocate_parameters() {
@@ -104,10 +110,6 @@ std::map<int, MassSum> ModelStage::attention_mass() const {
     return decoder_ ? decoder_->attention_mass() : std::map<int, MassSum>();
 }
 
-Vector<std::int32_t> ModelStage::first(const Vector<std::int32_t>& all, int rows) const {
-    return Kokkos::subview(all, Kokkos::make_pair(0, rows));
-}
-
 void ModelStage::run_teacher(const AttentionShape& shape, const Matrix<float>& x) {
     const auto act = for_shape(teacher_activations_, shape);
     for (const auto& weights : weights_) teacher_layer({input_.config, rope_, gemm_}, shape, weights, act, x);
@@ -136,14 +138,7 @@ CrossEntropySum ModelStage::evaluate(const Sequences& sequences, const LmHead<fl
         return {};
     }
     read_shifted_labels(sequences);
-    return head_->loss(x, first(labels_, shape.rows()), first(predicted_, shape.rows()), visit);
-}
-
-DropoutStreams ModelStage::streams(const Sequences& sequences,
-                                   const std::function<std::uint64_t(std::int64_t)>& stream) const {
-    DropoutStreams result;
-    for (const std::int64_t sequence : sequences) result.push_back(stream(sequence));
-    return result;
+    return head_->loss(x, first_values(labels_, shape.rows()), first_values(predicted_, shape.rows()), visit);
 }
 
 CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, float scale,
@@ -157,14 +152,14 @@ CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, f
         flights[i] = training_->take(largest_.rows(), x_.extent(1));
         const Matrix<float> both = receive_streams(sequences);
         const Matrix<float> x = first_rows(both, shape.rows());
-        training_->forward(shape, streams(sequences, stream), x, flights[i]);
+        training_->forward(shape, streams_of(sequences, stream), x, flights[i]);
         const Matrix<float> teacher = teacher_rows(both, shape.rows());
         if (distils()) run_teacher(shape, teacher);
         if (!link_.is_last()) return link_.send_forward(both);
         read_shifted_labels(sequences);
-        const auto sum =
-            head_->loss_and_gradient(x, first(labels_, shape.rows()), scale, first(predicted_, shape.rows()),
-                                     {teacher, static_cast<float>(adaptation_.kl_factor)});
+        const auto sum = head_->loss_and_gradient(x, first_values(labels_, shape.rows()), scale,
+                                                  first_values(predicted_, shape.rows()),
+                                                  {teacher, static_cast<float>(adaptation_.kl_factor)});
         total.loss += sum.loss;
         total.labelled += sum.labelled;
         total.divergence += sum.divergence;
@@ -175,7 +170,7 @@ CrossEntropySum ModelStage::train(const std::vector<Sequences>& micro_batches, f
         const AttentionShape shape = input_.shape(static_cast<int>(sequences.size()));
         const Matrix<float> dx = first_rows(flights[i].gradient, shape.rows());
         if (!link_.is_last()) link_.receive_backward(dx);
-        training_->backward(shape, streams(sequences, stream), flights[i], dx);
+        training_->backward(shape, streams_of(sequences, stream), flights[i], dx);
         if (!link_.is_first()) link_.send_backward(dx);
         training_->give_back(std::move(flights[i]));
     };

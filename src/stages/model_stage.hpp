@@ -25,7 +25,7 @@ struct Adaptation {
     bool tied = false;
     double kl_factor = 0;         ///< above 0 the teacher runs beside the model in training
     std::set<int> softmax_layers; ///< that keep the teacher's attention
-    int layers_kept = 0;          ///< of this rank, whose activations outlast the forward pass in training
+    int layers_kept = 0; ///< layers of this rank that keep their activations after the forward pass in training
 };
 
 class ModelStage {
@@ -40,8 +40,6 @@ public:
     [[nodiscard]] const ParameterSet& trained() const { return trained_; }
     [[nodiscard]] const Students& students() const { return *students_; }
     [[nodiscard]] const Adapter& adapter() const { return *adapter_; }
-    /// Where the students' parameters are: among the trained ones, or apart.
-    [[nodiscard]] const ParameterSet& student_parameters() const;
     [[nodiscard]] bool is_last() const { return link_.is_last(); }
     /// The students' form; none: the teacher.
     [[nodiscard]] const std::optional<StudentForm>& form() const { return adaptation_.form; }
@@ -60,14 +58,12 @@ public:
     /// What the students compute with in the training steps to come; evaluations keep to the adaptation's form.
     void set_training_form(const StudentForm& form) { training_form_ = form; }
     /// One optimiser batch by the 1F1B schedule: gradients of `scale` times the summed loss are added to those of the
-    /// trained parameters. `streams(sequence)` names a sequence's dropout stream. Returns this rank's loss sum.
+    /// trained parameters. `stream(sequence)` names a sequence's dropout stream. Returns this rank's loss sum.
     CrossEntropySum train(const std::vector<Sequences>& micro_batches, float scale,
                           const std::function<std::uint64_t(std::int64_t)>& stream);
 
 private:
     void load_weights(const WeightSource& source);
-    [[nodiscard]] DropoutStreams streams(const Sequences& sequences,
-                                         const std::function<std::uint64_t(std::int64_t)>& stream) const;
     Matrix<float> receive_input(const Sequences& sequences);
     void run_layer(const AttentionShape& shape, int layer, const Matrix<float>& x);
     [[nodiscard]] bool distils() const { return adaptation_.kl_factor > 0; }
@@ -75,7 +71,6 @@ private:
     [[nodiscard]] Matrix<float> teacher_rows(const Matrix<float>& both, int rows) const;
     void run_teacher(const AttentionShape& shape, const Matrix<float>& x);
     void read_shifted_labels(const Sequences& sequences) const;
-    [[nodiscard]] Vector<std::int32_t> first(const Vector<std::int32_t>& all, int rows) const;
 
     const RunInput& input_;
     Range layers_;

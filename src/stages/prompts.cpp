@@ -1,12 +1,13 @@
 #include "src/stages/prompts.hpp"
 
 #include "io/file.hpp"
+#include "io/json.hpp"
 #include "io/token_store.hpp"
 #include "lolcats/error.hpp"
 
-#include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -31,7 +32,7 @@ std::vector<TokenIds> read_rows(const std::filesystem::path& path, int vocab_siz
 }
 
 TokenIds read_line(const std::string& line, const std::string& where, int vocab_size) {
-    const json object = json::parse(line, nullptr, false);
+    const json object = io::parse_json_or_discard(line);
     if (!object.is_object() || !object.contains("tokens") || !object["tokens"].is_array())
         fail(R"({}: is not an object {{"tokens": [ids]}}; write one a line)", where);
     TokenIds tokens;
@@ -58,6 +59,8 @@ std::vector<TokenIds> read_lines(const std::filesystem::path& path, int vocab_si
         if (prompts.back().empty() && !may_be_empty)
             fail("{}: the prompt is empty; give at least one token, such as the one that begins a text", where);
     }
+    if (file.bad())
+        fail("{}: cannot be read to its end; look at the disk, then run the same command again", path.string());
     return prompts;
 }
 
@@ -73,14 +76,15 @@ std::int32_t token_id(const std::string& text, int vocab_size) {
 /// eos_token_id of a JSON file: a number or several; nothing where there is no file or no such key.
 std::optional<std::set<std::int32_t>> eos_tokens(const std::filesystem::path& path) {
     if (!std::filesystem::exists(path)) return std::nullopt;
-    const json config = json::parse(io::read_file(path), nullptr, false);
-    if (!config.is_object()) fail("{}: is not a JSON object; fetch it again", path.string());
+    const json config = io::parse_json_or_discard(io::read_file(path));
+    if (!config.is_object()) fail("{}: is not a JSON object, or nested too deep; fetch it again", path.string());
     const json ids = config.value("eos_token_id", json());
     if (ids.is_null()) return std::nullopt;
     std::set<std::int32_t> tokens;
     for (const json& id : ids.is_array() ? ids : json::array({ids})) {
-        if (!id.is_number_integer())
-            fail("{}: eos_token_id {} is neither a number nor several; correct it, or give --stop-token", path.string(),
+        using Limits = std::numeric_limits<std::int32_t>;
+        if (!id.is_number_integer() || id < Limits::min() || id > Limits::max())
+            fail("{}: eos_token_id {} is neither an id nor several; correct it, or give --stop-token", path.string(),
                  io::printable(ids.dump()));
         tokens.insert(id.get<std::int32_t>());
     }

@@ -2,8 +2,10 @@
 
 #include "io/file.hpp"
 #include "kernels/attention_twin.hpp"
-#include "kernels/elementwise.hpp"
+#include "kernels/gemm.hpp"
 #include "lolcats/error.hpp"
+
+#include <limits>
 
 namespace lolcats {
 
@@ -25,6 +27,10 @@ RunInput::RunInput(const Options& options)
         fail("{}: sequences of {} tokens are longer than the model's sliding_window, {}, and would be computed "
              "wrongly; pack the tokens to shorter sequences",
              options.tokens, tokens.length(), config.sliding_window);
+    // Arrays of LoRA with a teacher beside it have two rows a token, which an int counts.
+    if (const auto most = std::numeric_limits<int>::max() / 2 / tokens.length(); options.micro_batch > most)
+        fail("--micro-batch {}: at most {} sequences of {} tokens are computed at once; lower it", options.micro_batch,
+             most, tokens.length());
 }
 
 void RunInput::embed(std::span<const std::int64_t> sequences, const Matrix<float>& x) const {
@@ -35,15 +41,37 @@ void RunInput::embed(std::span<const std::int64_t> sequences, const Matrix<float
 
 namespace {
 
+/// Throws Error, with what to do about it, if this processor lacks the products that --gemm asks for. A library tells
+/// when one is computed, so a small one is.
+Arithmetic require_products(const Options& options, Arithmetic arithmetic, const char* remedy) {
+    constexpr int size = 16;
+    const Matrix<float> x("probe_x", size, size);
+    const Matrix<float> y("probe_y", size, size);
+    Weight<float> weight;
+    if (arithmetic == Arithmetic::fp8) {
+        weight.float8 = ScaledFloat8("probe_weight", size, size);
+        round_to_float8(x, weight.float8);
+    } else {
+        weight.half = Matrix<BFloat16>("probe_weight", size, size);
+    }
+    try {
+        Gemm<float>(arithmetic).linear(x, {{weight, y}});
+    } catch (const Error& error) {
+        fail("--gemm {}: {}; {}", options.gemm, error.what(), remedy);
+    }
+    return arithmetic;
+}
+
 Arithmetic wanted_arithmetic(const Options& options, const Communicator& world) {
     if (options.gemm == "exact") return Arithmetic::exact;
     if (options.gemm == "f32") return Arithmetic::f32;
-    if (options.gemm == "bf16") return Arithmetic::bf16;
+    if (options.gemm == "bf16" && options.dtype == "f32") return Arithmetic::bf16; // no weight is in bf16
+    if (options.gemm == "bf16") return require_products(options, Arithmetic::bf16, "use --gemm f32 or auto");
     if (options.gemm == "fp8") {
         if (options.dtype != "fp8")
             fail("--gemm fp8 multiplies weights that are kept in 8 bits, not {}: give --dtype fp8 with it",
                  options.dtype);
-        return Arithmetic::fp8;
+        return require_products(options, Arithmetic::fp8, "use --gemm bf16");
     }
     if (options.dtype == "f32") return Arithmetic::exact;
     Arithmetic fastest = Arithmetic::f32;
@@ -98,10 +126,6 @@ const char* name_of(Arithmetic arithmetic) {
     return "unknown";
 }
 
-void round_residual(Storage storage, const Matrix<float>& x) {
-    if (storage != Storage::full) round_to_bf16(x);
-}
-
 std::filesystem::path hidden_path(const Options& options, int block) {
     return std::filesystem::path(options.work) / "hidden" / fmt::format("block_{:02}.h5", block);
 }
@@ -131,11 +155,10 @@ InputIdentity identify(const RunInput& input, const Communicator& world) {
 
 io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const InputIdentity& identity,
                                       int block) {
-    const std::string dtype = options.hidden_dtype == "auto" ? options.dtype : options.hidden_dtype;
     return {.sequences = input.tokens.sequences(),
             .length = input.tokens.length(),
             .width = input.config.hidden_size,
-            .dtype = dtype == "f32" ? io::DType::f32 : io::DType::bf16,
+            .dtype = stored_type(options) == "f32" ? io::DType::f32 : io::DType::bf16,
             .block = block,
             .layer = input.layout.layers_of(block).begin,
             .model_identity = identity.model,

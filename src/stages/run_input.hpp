@@ -48,10 +48,6 @@ Arithmetic choose_arithmetic(const Options& options, const Communicator& world);
 /// where one goes on from another, they must not mix. Collective.
 Arithmetic settle_arithmetic(const Options& options, const Communicator& world);
 
-/// The residual stream is kept in f32 with f32 weights. In other runs it is rounded to bf16 at every layer, so that
-/// where blocks begin makes no difference.
-void round_residual(Storage storage, const Matrix<float>& x);
-
 std::filesystem::path hidden_path(const Options& options, int block);
 const char* name_of(Arithmetic arithmetic);
 

@@ -1,5 +1,5 @@
 #pragma once
-/// What a run of attention transfer took: time, split; bytes between ranks; memory. lolcats_plan can be held against
+/// What a run of attention transfer took: time, split; bytes between ranks; memory. lolcats_plan can be compared with
 /// it.
 #include "src/stages/array_report.hpp"
 #include "src/stages/block_training.hpp"
@@ -18,7 +18,7 @@ public:
         std::int64_t sequences;     ///< that went by, those of evaluations and every epoch included
         std::int64_t micro_batches; ///< of them on this rank
         std::size_t bytes_sent;     ///< by this rank to the next stage
-        double array_bytes;         ///< foretold, of this rank's arrays
+        double array_bytes;         ///< of this rank's arrays, predicted
     };
     /// One line on the console, and the figures in WORK/transfer/run.json. Collective.
     void finish(const std::string& program, const TransferRun& run, const Communicator& world,

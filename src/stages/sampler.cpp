@@ -1,6 +1,6 @@
 #include "src/stages/sampler.hpp"
 
-#include "kernels/dropout.hpp"
+#include "kernels/random.hpp"
 #include "lolcats/error.hpp"
 
 #include <algorithm>
@@ -61,7 +61,7 @@ std::int32_t Sampler::choose(std::span<const float> logits, std::int64_t prompt,
     if (top_p_ < 1 || top_k_ > 0) keep_likely();
     const std::uint64_t bits =
         mix_bits(mix_bits(seed_ ^ mix_bits(static_cast<std::uint64_t>(prompt))) + static_cast<std::uint64_t>(position));
-    double left = static_cast<double>(bits >> 11) * 0x1.0p-53 * total_weight();
+    double left = unit_interval(bits) * total_weight();
     for (const Candidate& candidate : candidates_) {
         left -= candidate.weight;
         if (left < 0) return candidate.token;

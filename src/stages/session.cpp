@@ -48,16 +48,13 @@ void save_slot(const RecurrentModel<float>& model, int slot, std::int64_t text, 
     writer.place(text, {model.position(slot), pending});
 }
 
-io::SessionPlace restore_slot(RecurrentModel<float>& model, int slot, std::int64_t text,
-                              const io::SessionReader& reader) {
-    const io::SessionPlace& place = reader.place(text);
-    model.begin(slot, static_cast<int>(place.position));
+void restore_slot(RecurrentModel<float>& model, int slot, std::int64_t text, const io::SessionReader& reader) {
+    model.begin(slot, static_cast<int>(reader.place(text).position));
     for_each_array(model, slot, [&](const io::SessionArray& array, const Vector<float>& part) {
         const auto host = Kokkos::create_mirror_view(part);
         reader.read(text, array, host.data());
         Kokkos::deep_copy(part, host);
     });
-    return place;
 }
 
 } // namespace lolcats

@@ -14,8 +14,7 @@ std::vector<io::SessionArray> session_arrays(const RecurrentModel<float>& model)
 void save_slot(const RecurrentModel<float>& model, int slot, std::int64_t text, std::int32_t pending,
                io::SessionWriter& writer);
 
-/// The state of a text comes to a slot, and its place is returned.
-io::SessionPlace restore_slot(RecurrentModel<float>& model, int slot, std::int64_t text,
-                              const io::SessionReader& reader);
+/// The state of a text becomes that of a slot.
+void restore_slot(RecurrentModel<float>& model, int slot, std::int64_t text, const io::SessionReader& reader);
 
 } // namespace lolcats

@@ -1,5 +1,6 @@
 #include "src/stages/softmax_layers.hpp"
 
+#include "io/json.hpp"
 #include "lolcats/error.hpp"
 #include "src/model/adapter.hpp"
 
@@ -24,7 +25,7 @@ std::vector<double> layer_losses(const std::filesystem::path& log) {
     double best = std::numeric_limits<double>::infinity();
     bool evaluated = false;
     for (std::string text; std::getline(file, text);) {
-        const json line = json::parse(text, nullptr, false);
+        const json line = io::parse_json_or_discard(text);
         if (!line.is_object()) fail("{}: holds a line that is no JSON object; run lolcats_block again", log.string());
         if (line.contains("eval_layer_losses")) {
             if (!(line.value("eval_loss", best) < best)) continue;
@@ -35,6 +36,8 @@ std::vector<double> layer_losses(const std::filesystem::path& log) {
             losses = line.at("layer_losses").get<std::vector<double>>();
         }
     }
+    if (file.bad())
+        fail("{}: cannot be read to its end; look at the disk, then run the same command again", log.string());
     return losses;
 }
 
@@ -100,11 +103,11 @@ std::set<int> layers_from_text(const std::string& text, const std::string& where
     }
 }
 
-std::set<int> softmax_layers(const Options& options, const ModelConfig& config, const FeatureMapFiles* maps) {
+std::set<int> softmax_layers(const Options& options, const ModelConfig& config, const FeatureMapFiles* maps,
+                             const std::string& adapter) {
     if (!options.softmax_layers.empty() && options.is_given("keep-softmax-layers"))
         fail("--softmax-layers names the layers that --keep-softmax-layers counts: give one of them");
     const bool open = options.softmax_layers.empty() && !options.is_given("keep-softmax-layers");
-    const std::string& adapter = options.adapter.empty() ? options.init_adapter : options.adapter;
     if (!adapter.empty()) {
         const auto trained = of_adapter(adapter);
         if (!open && chosen(options, config, maps) != trained)

@@ -18,7 +18,7 @@ bool has_to_stop(const Communicator& group, Interrupt& interrupt) {
     return wanted != 0;
 }
 
-/// Of this rank, which trains blocks of at most so many layers one after the other, as foretold.
+/// Predicted bytes of this rank's arrays; it trains blocks of at most `layers` layers one after the other.
 double array_bytes(const TransferRun& run, int layers, int ranks) {
     const RunPlan plan(run.input, run.options, run.arithmetic, ranks);
     return layers == 0 ? 0 : transfer_memory(plan.plan, plan.options, layers, 1).total();

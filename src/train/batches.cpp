@@ -1,10 +1,11 @@
 #include "src/train/batches.hpp"
 
-#include "kernels/dropout.hpp"
+#include "kernels/random.hpp"
 #include "lolcats/error.hpp"
 #include "src/block_layout.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace lolcats {
@@ -18,8 +19,12 @@ Batches::Batches(const Options& options, std::int64_t total)
     std::iota(validation_.begin(), validation_.end(), 0);
     training_.resize(total - options.validation);
     std::iota(training_.begin(), training_.end(), options.validation);
-    steps_per_epoch_ = static_cast<int>((training_.size() + batch_size_ - 1) / batch_size_);
-    steps_ = options.steps > 0 ? options.steps : options.epochs * steps_per_epoch_;
+    steps_per_epoch_ = (total - options.validation + batch_size_ - 1) / batch_size_;
+    constexpr std::int64_t most = std::numeric_limits<int>::max();
+    if (options.steps == 0 && steps_per_epoch_ > most / options.epochs)
+        fail("--epochs {}: with {} steps each, more than the {} steps that are counted; lower it, or give --steps",
+             options.epochs, steps_per_epoch_, most);
+    steps_ = options.steps > 0 ? options.steps : static_cast<int>(options.epochs * steps_per_epoch_);
 }
 
 Sequences Batches::epoch_order(int epoch) const {
@@ -34,15 +39,15 @@ Sequences Batches::epoch_order(int epoch) const {
 }
 
 Sequences Batches::at(int step) const {
-    const Sequences order = epoch_order(step / steps_per_epoch_);
+    const Sequences order = epoch_order(static_cast<int>(step / steps_per_epoch_));
     const std::size_t begin = static_cast<std::size_t>(step % steps_per_epoch_) * batch_size_;
     const std::size_t end = std::min(order.size(), begin + batch_size_);
     return {order.begin() + static_cast<std::ptrdiff_t>(begin), order.begin() + static_cast<std::ptrdiff_t>(end)};
 }
 
 std::vector<Sequences> micro_batches(const Sequences& batch, int micro_batch, int replicas, int replica) {
-    const int count = (static_cast<int>(batch.size()) + micro_batch - 1) / micro_batch;
-    const Range mine = share(count, replicas, replica);
+    const auto count = (static_cast<std::int64_t>(batch.size()) + micro_batch - 1) / micro_batch;
+    const Range mine = share(static_cast<int>(count), replicas, replica);
     std::vector<Sequences> result;
     for (int i = mine.begin; i < mine.end; ++i) {
         const auto begin = batch.begin() + static_cast<std::ptrdiff_t>(i) * micro_batch;

@@ -11,7 +11,8 @@ using Sequences = std::vector<std::int64_t>;
 
 class Batches {
 public:
-    /// `total` sequences, of which the first options.validation are held out. Throws Error if none is left to train on.
+    /// `total` sequences, of which the first options.validation are held out. Throws Error if none is left to train on,
+    /// or options.epochs make more steps than an int counts.
     Batches(const Options& options, std::int64_t total);
 
     [[nodiscard]] int steps() const { return steps_; }
@@ -25,7 +26,7 @@ private:
 
     int batch_size_;
     int steps_;
-    int steps_per_epoch_;
+    std::int64_t steps_per_epoch_;
     bool shuffle_;
     std::uint64_t seed_;
     Sequences training_;

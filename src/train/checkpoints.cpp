@@ -58,6 +58,25 @@ void read_parameters(const io::StateReader& reader, ParameterSet& parameters) {
     }
 }
 
+/// What went wrong in `action`; empty: nothing did.
+template <class Action>
+std::string problem_of(const Action& action) {
+    try {
+        action();
+    } catch (const Error& error) {
+        io::require_current_attempt(); // is no trouble with the disk
+        return error.what();
+    }
+    return {};
+}
+
+/// Whether it is so `here`, on any rank. Collective.
+bool on_any_rank(const Communicator& group, bool here) {
+    std::int64_t count = here ? 1 : 0;
+    group.max(&count, 1);
+    return count != 0;
+}
+
 std::vector<std::filesystem::path> lines_of(const std::string& text) {
     std::vector<std::filesystem::path> lines;
     std::istringstream stream(text);
@@ -138,55 +157,55 @@ bool Checkpoints::is_due(int step) const {
 }
 
 bool Checkpoints::go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log) {
-    std::int64_t stops = interrupt_.is_wanted() ? 1 : 0;
-    group_.max(&stops, 1);
-    before_step(parameters, progress, log, stops != 0);
-    return stops == 0;
+    const bool stops = on_any_rank(group_, interrupt_.is_wanted());
+    before_step(parameters, progress, log, stops);
+    return !stops;
 }
 
 void Checkpoints::before_step(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log,
                               bool stops) {
     const bool leads = group_.rank() == 0;
     if (leads || place_.writes) io::require_current_attempt();
-    std::int64_t due = leads && is_due(progress.step()) ? 1 : 0;
-    group_.max(&due, 1);
-    if ((stops || due != 0) && progress.step() != last_step_) save(parameters, progress, log, stops);
+    const bool due = on_any_rank(group_, leads && is_due(progress.step()));
+    if ((stops || due) && progress.step() != last_step_) save(parameters, progress, log, stops);
 }
 
 void Checkpoints::save(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log, bool must) {
     const auto start = Clock::now();
+    const Outcome outcome = write_collectively(parameters, progress, log);
+    if (!outcome.problem.empty()) report(outcome.problem, progress.step(), must);
+    if (outcome.is_written) last_step_ = progress.step();
+    note_cost(start);
+}
+
+Checkpoints::Outcome Checkpoints::write_collectively(const ParameterSet& parameters, const Progress& progress,
+                                                     const MetricsLog* log) const {
     const bool leads = group_.rank() == 0;
-    std::string problem;
-    const auto attempt = [&](auto&& action) {
-        try {
-            action();
-        } catch (const Error& error) {
-            io::require_current_attempt(); // is no trouble with the disk
-            problem = error.what();
-        }
-    };
-    const auto failed = [&] {
-        std::int64_t any = problem.empty() ? 0 : 1;
-        group_.max(&any, 1);
-        return any != 0;
-    };
     std::string aside;
-    if (leads) attempt([&] { aside = directory_.begin(progress.step()).string(); });
+    std::string problem;
+    if (leads) problem = problem_of([&] { aside = directory_.begin(progress.step()).string(); });
     aside = group_.broadcast(aside, 0);
-    if (place_.writes && !aside.empty()) attempt([&] { write_parts(aside, parameters, progress, log); });
-    bool is_lost = failed();
-    if (!is_lost && leads)
-        attempt([&] {
-            log->sync();
-            directory_.publish(aside, progress.step(), options_.keep_checkpoints);
-        });
-    is_lost = is_lost || failed();
-    if (is_lost && leads && !aside.empty()) attempt([&] { io::remove_tree(aside); });
-    if (must && !problem.empty())
-        fail("{}; the run had to stop, and steps since the last checkpoint are lost", problem);
-    if (!problem.empty())
-        spdlog::warn("{}: no checkpoint of step {}; training goes on, older ones stay", problem, progress.step());
-    if (!is_lost) last_step_ = progress.step();
+    if (place_.writes && !aside.empty()) problem = problem_of([&] { write_parts(aside, parameters, progress, log); });
+    const auto publish = [&] {
+        log->sync();
+        directory_.publish(aside, progress.step(), options_.keep_checkpoints);
+    };
+    bool is_lost = on_any_rank(group_, !problem.empty());
+    if (!is_lost) {
+        if (leads) problem = problem_of(publish);
+        is_lost = on_any_rank(group_, !problem.empty());
+    }
+    if (is_lost && leads && !aside.empty())
+        if (const auto left = problem_of([&] { io::remove_tree(aside); }); !left.empty()) problem = left;
+    return {.is_written = !is_lost, .problem = problem};
+}
+
+void Checkpoints::report(const std::string& problem, int step, bool must) const {
+    if (must) fail("{}; the run had to stop, and steps since the last checkpoint are lost", problem);
+    spdlog::warn("{}: no checkpoint of step {}; training goes on, older ones stay", problem, step);
+}
+
+void Checkpoints::note_cost(Clock::time_point start) {
     last_time_ = Clock::now();
     const double seconds = std::chrono::duration<double>(last_time_ - start).count();
     longest_seconds_ = std::max(longest_seconds_, seconds);

@@ -47,10 +47,17 @@ public:
 
 private:
     using Clock = std::chrono::steady_clock;
+    struct Outcome {
+        bool is_written;     ///< the same on all ranks
+        std::string problem; ///< of this rank: each tells its own
+    };
 
     [[nodiscard]] std::string choose() const;
     [[nodiscard]] bool is_due(int step) const;
     void save(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log, bool must);
+    Outcome write_collectively(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log) const;
+    void report(const std::string& problem, int step, bool must) const;
+    void note_cost(Clock::time_point start);
     void write_parts(const std::filesystem::path& aside, const ParameterSet& parameters, const Progress& progress,
                      const MetricsLog* log) const;
 

@@ -31,7 +31,7 @@ void ParameterSet::allocate(bool trained) {
 }
 
 Vector<double> ParameterSet::gradients(int index) const {
-    return is_trained() ? part(gradients_, index) : Vector<double>();
+    return gradients_.extent(0) > 0 ? part(gradients_, index) : Vector<double>();
 }
 
 void ParameterSet::zero_gradients() const {

@@ -29,7 +29,6 @@ public:
     [[nodiscard]] Vector<double> gradients(int index) const;
     /// Of all entries, in one array.
     [[nodiscard]] const Vector<double>& gradients() const { return gradients_; }
-    [[nodiscard]] bool is_trained() const { return gradients_.extent(0) > 0; }
 
     void zero_gradients() const;
     /// 2-norm of all gradients; its order of summation does not depend on the number of threads.

@@ -1,6 +1,5 @@
 #include "src/train/transfer_block.hpp"
 
-#include "kernels/elementwise.hpp"
 #include "kernels/softmax_attention.hpp"
 #include "kernels/transfer_loss.hpp"
 
@@ -10,8 +9,9 @@ TransferBlock::TransferBlock(std::vector<LayerWeights<float>> weights, const Mod
                              const StudentForm& form, bool tied, Storage storage, Arithmetic arithmetic, Range layers,
                              const AttentionShape& largest, const TransferLoss& loss)
     : config_(config), form_(form), storage_(storage), layers_(layers), loss_(loss), gemm_(arithmetic),
-      rope_(config, largest.length), weights_(std::move(weights)), students_(config, form, layers, tied, parameters_),
-      activations_(config, largest), student_y_(uninitialized("student_y"), largest.rows(), config.query_size()),
+      rope_(rope_form(config), largest.length), weights_(std::move(weights)),
+      students_(config, form, layers, tied, parameters_), activations_(config, largest),
+      student_y_(uninitialized("student_y"), largest.rows(), config.query_size()),
       normalizer_(uninitialized("normalizer"), largest.batch * largest.heads, largest.length),
       dy_(uninitialized("dy"), largest.rows(), config.query_size()),
       partial_(largest.batch * largest.heads, config.head_dim * form.feature_dim) {
@@ -45,7 +45,7 @@ void TransferBlock::pass_through(const AttentionShape& shape, const Matrix<float
 void TransferBlock::hand_on(const LayerWeights<float>& weights, const LayerActivations<float>& act,
                             const Matrix<float>& x) {
     finish_layer({config_, rope_, gemm_}, weights, act, x);
-    if (storage_ != Storage::full) round_to_bf16(x);
+    round_residual(storage_, x);
 }
 
 double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act,

@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -49,9 +48,6 @@ TEST(CommunicatorTest, Reductions) {
     double most = -1.0 - world.rank();
     world.max(&most, 1);
     EXPECT_EQ(most, -1);
-    float part = 0.5F;
-    world.sum(&part, 1);
-    EXPECT_EQ(part, 0.5F * static_cast<float>(n));
     world.sum(static_cast<double*>(nullptr), 0);
 }
 
@@ -97,27 +93,26 @@ TEST(CommunicatorTest, SplitAndDuplicate) {
     EXPECT_EQ(world.split_by_node().size(), world.size());
 }
 
-template <class T>
-void pass_round() {
+/// 400 kB, that differ from byte to byte and from rank to rank.
+std::vector<std::byte> bytes_of_rank(int rank) {
+    std::vector<std::byte> bytes(400000);
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i % 251 + rank);
+    return bytes;
+}
+
+TEST(CommunicatorTest, NonBlockingMessagesGoRound) {
     const Communicator world = Communicator::world();
     const int right = (world.rank() + 1) % world.size();
     const int left = (world.rank() + world.size() - 1) % world.size();
-    std::vector<T> mine(100000);
-    std::iota(mine.begin(), mine.end(), static_cast<T>(world.rank()));
-    std::vector<T> theirs(mine.size(), T{-1});
+    const std::vector<std::byte> mine = bytes_of_rank(world.rank());
+    std::vector<std::byte> theirs(mine.size());
     Request receive = world.ireceive(theirs.data(), theirs.size(), left, 5);
-    Request send = world.isend(mine.data(), mine.size(), right, 5);
+    Request send = world.issend(mine.data(), mine.size(), right, 5);
     Request moved = std::move(receive);
     moved.wait();
     send.wait();
     send.wait();
-    EXPECT_EQ(theirs.front(), static_cast<T>(left));
-    EXPECT_EQ(theirs.back(), static_cast<T>(left) + static_cast<T>(theirs.size() - 1));
-}
-
-TEST(CommunicatorTest, NonBlockingMessagesGoRound) {
-    pass_round<float>();
-    pass_round<double>();
+    EXPECT_EQ(theirs, bytes_of_rank(left));
 }
 
 TEST(CommunicatorTest, ASynchronousSendWaitsForItsReceiver) {
@@ -141,35 +136,32 @@ TEST(CommunicatorTest, ASynchronousSendWaitsForItsReceiver) {
 TEST(CommunicatorTest, BlockingMessagesGoDownTheLine) {
     const Communicator world = Communicator::world();
     std::vector<float> values(50000, world.rank() == 0 ? 1.0F : 0.0F);
-    std::vector<double> doubles(10, world.rank() == 0 ? 1.0 : 0.0);
-    if (world.rank() > 0) {
-        world.receive(values.data(), values.size(), world.rank() - 1, 1);
-        world.receive(doubles.data(), doubles.size(), world.rank() - 1, 2);
-    }
+    if (world.rank() > 0) world.receive(values.data(), values.size(), world.rank() - 1, 1);
     for (float& value : values) value += 1;
-    for (double& value : doubles) value += 1;
-    if (world.rank() + 1 < world.size()) {
-        world.send(values.data(), values.size(), world.rank() + 1, 1);
-        world.send(doubles.data(), doubles.size(), world.rank() + 1, 2);
-    }
+    if (world.rank() + 1 < world.size()) world.send(values.data(), values.size(), world.rank() + 1, 1);
     EXPECT_EQ(values, std::vector<float>(50000, 2.0F + static_cast<float>(world.rank())));
-    EXPECT_EQ(doubles, std::vector<double>(10, 2.0 + world.rank()));
 }
 
 TEST(CommunicatorTest, ShortMessagesAndBadRanksAreErrors) {
     const Communicator world = Communicator::world();
     std::vector<float> values(8);
-    Request send = world.isend(values.data(), 4, world.rank(), 9);
-    EXPECT_THROW(world.receive(values.data(), 8, world.rank(), 9), Error);
+    std::vector<std::byte> bytes(8), other_bytes(8);
+    Request receive = world.ireceive(bytes.data(), 8, world.rank(), 9);
+    Request send = world.issend(other_bytes.data(), 4, world.rank(), 9);
+    EXPECT_THROW(receive.wait(), Error);
     send.wait();
+    if (world.rank() + 1 < world.size()) world.send(values.data(), 4, world.rank() + 1, 10);
+    if (world.rank() > 0) {
+        EXPECT_THROW(world.receive(values.data(), 8, world.rank() - 1, 10), Error);
+    }
     EXPECT_THROW(world.send(values.data(), 8, world.size(), 1), Error);
     EXPECT_THROW((void)world.broadcast(std::string("x"), world.size()), Error);
 }
 
 TEST(CommunicatorTest, ARequestGivenUpDoesNotHang) {
     const Communicator world = Communicator::world();
-    std::vector<float> values(8);
-    { const Request never = world.ireceive(values.data(), values.size(), world.rank(), 77); }
+    std::vector<std::byte> bytes(8);
+    { const Request never = world.ireceive(bytes.data(), bytes.size(), world.rank(), 77); }
     world.barrier();
 }
 

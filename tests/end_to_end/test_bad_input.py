@@ -264,6 +264,10 @@ class Config(BadInput):
         (self.model / "config.json").write_text("{ no", encoding="utf-8")
         self.refused("eval", self.model / "config.json", "JSON")
 
+    def test_deeply_nested(self):
+        (self.model / "config.json").write_text('{"foo": ' + "[" * 200_000 + "]" * 200_000 + "}", encoding="utf-8")
+        self.refused_by(("eval", "plan"), self.model / "config.json", "nested")
+
     def test_refused_values(self):
         yarn = {"rope_type": "yarn", "factor": 4}
         for key, value in {"architectures": ["GPT2LMHeadModel"], "model_type": "qwen2", "rope_scaling": yarn,
@@ -388,11 +392,26 @@ class Settings(BadInput):
 
     def test_bad_values_in_file(self):
         for text, word in {"window = 0": "window", "window = \"a\"": "window", "window = [1]": "array",
-                           "dtype = f32": "double quotes", "window 3": "key = value", "window = 1\nwindow = 2": "twice",
+                           "dtype = f32": "double quotes", "window 3": "key = value", "window = 1\nwindow = 2": "each key once",
                            "[model]": "sections"}.items():
             with self.subTest(text=text):
                 (self.directory / "run.toml").write_text(text + "\n", encoding="utf-8")
                 self.refused("eval", "run.toml, line", word, config=self.directory / "run.toml")
+
+    def test_text_that_is_not_utf8(self):
+        for program, ranks in (("eval", 0), ("plan", 0), ("lora", 4)):
+            self.refused(program, "--model", "UTF-8", model=f"{self.directory}/m\udcff", ranks=ranks)
+
+    def test_numbers_that_are_too_large_together(self):
+        for program, ranks in (("block", 0), ("lora", 0), ("block", 4), ("lora", 4)):
+            self.refused(program, "--epochs 800000000", "3 steps each", steps=None, batch_size=1, epochs=800_000_000,
+                         ranks=ranks)
+        self.refused_by(PROGRAMS, "--micro-batch 30000000", "sequences of 96 tokens", micro_batch=30_000_000)
+
+    def test_a_plan_that_is_refused_is_printed(self):
+        done = support.attempt("plan", **self.options("plan"), plan_check=True, plan_memory=1000)
+        self.assert_fails(done, str(self.model), "a rank needs")
+        self.assertIn("stage 2, LoRA", done.stdout)
 
     def test_missing_settings(self):
         self.refused_by(PROGRAMS, "--model", "missing", model=None)
@@ -499,6 +518,13 @@ class Adapter(BadInput):
                 self.config.write_text(json.dumps({**good, key: value}), encoding="utf-8")
                 self.check(self.config, "gate_proj" if key == "target_modules" else key)
 
+    def test_rank_of_no_adapter(self):
+        good = json.loads(self.config.read_text(encoding="utf-8"))
+        for rank in (0, 4.5, 2**32 + 4):
+            with self.subTest(rank=rank):
+                self.config.write_text(json.dumps({**good, "r": rank}), encoding="utf-8")
+                self.check(self.config, f"r = {rank} ")
+
     def test_wrong_rank(self):
         edit_tensors(self.file, self.file, lambda arrays: arrays.update({self.tensor: np.zeros((3, 64))}))
         self.check(self.file, self.tensor, "[3, 64]", "[4, 64]")
@@ -512,6 +538,10 @@ class Adapter(BadInput):
         name = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
         edit_tensors(self.file, self.file, lambda arrays: arrays.update({name: np.zeros((4, 64))}))
         self.check(self.file, name)
+        name = "base_model.model.model.layers.1.self_attn." + "q" * 200_000 + ".lora_A.weight"
+        edit_tensors(GOLDEN / "lora" / self.file.name, self.file,
+                     lambda arrays: arrays.update({name: np.zeros((4, 64))}))
+        self.check(self.file, name[:100])
 
     def test_nan(self):
         edit_tensors(self.file, self.file, put_nan(self.tensor))
@@ -524,8 +554,10 @@ class Adapter(BadInput):
         self.check(self.config)
 
     def test_no_json(self):
-        self.config.write_text("[", encoding="utf-8")
-        self.check(self.config, "JSON")
+        deep = '{"rank_pattern": ' + "[" * 200_000 + "]" * 200_000 + "}"
+        for text, word in {"[": "JSON", deep: "nested"}.items():
+            self.config.write_text(text, encoding="utf-8")
+            self.check(self.config, word)
 
     def test_truncated(self):
         self.file.write_bytes(self.file.read_bytes()[:-1])

@@ -31,7 +31,7 @@ class BlockBenchmark(support.TestCase):
         total = sum(kernel["seconds"] for kernel in figures["kernels"].values())
         self.assertAlmostEqual(total / figures["split_seconds_a_step"], 1, delta=0.02)
 
-    def assert_memory_is_foretold(self, figures):
+    def assert_memory_is_predicted(self, figures):
         self.assertAlmostEqual(figures["array_bytes"] / figures["predicted_bytes"], 1, delta=0.05)
 
     def test_attention_transfer(self):
@@ -44,7 +44,7 @@ class BlockBenchmark(support.TestCase):
         self.assertEqual(figures["stages"], 3)
         self.assertGreater(figures["fraction_of_peak"], 0)
         self.assert_split_adds_up(figures)
-        self.assert_memory_is_foretold(figures)
+        self.assert_memory_is_predicted(figures)
 
     def test_teacher(self):
         figures = self.measure(stage="teacher")
@@ -52,7 +52,7 @@ class BlockBenchmark(support.TestCase):
         self.assertEqual(figures["kernels"]["softmax_attention"]["calls"], 2 * 2)
         self.assertNotIn("student_attention", figures["kernels"])
         self.assert_split_adds_up(figures)
-        self.assert_memory_is_foretold(figures)
+        self.assert_memory_is_predicted(figures)
 
     def test_low_rank_stage(self):
         figures = self.measure(stage="lora", **{"lora-dropout": 0.5, "activation-memory": 0})
@@ -63,7 +63,7 @@ class BlockBenchmark(support.TestCase):
         # A pipeline of 3 stages and 2 micro-batches waits for 2 of every 4 of them.
         self.assertAlmostEqual(figures["bubble"], 0.5)
         self.assert_split_adds_up(figures)
-        self.assert_memory_is_foretold(figures)
+        self.assert_memory_is_predicted(figures)
 
     def test_last_layer_is_not_recomputed_where_no_stage_follows(self):
         figures = self.measure(stage="lora", **{"model-layers": 2, "activation-memory": 0})
@@ -72,14 +72,14 @@ class BlockBenchmark(support.TestCase):
         self.assertEqual(figures["product_flops_per_token"], 3 * per_token(2) - 2 * down - (one_layer - down) - entering)
         self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * (2 * (7 + 7) + 6 - 3))
         self.assertEqual(figures["kernels"]["student_attention"]["calls"], 2 * (2 + 1))
-        self.assert_memory_is_foretold(figures)
+        self.assert_memory_is_predicted(figures)
 
     def test_kept_layers_are_not_recomputed(self):
         figures = self.measure(stage="lora")
         self.assertEqual(figures["product_flops_per_token"], 2 * per_token(2))
         self.assertEqual(figures["kernels"]["weight_products"]["calls"], 2 * 2 * (7 + 7))
         self.assertEqual(figures["kernels"]["student_attention"]["calls"], 2 * 2)
-        self.assert_memory_is_foretold(figures)
+        self.assert_memory_is_predicted(figures)
 
     def test_eight_bit_weights(self):
         wider = {"width": 512, "intermediate": 1024}  # the less the weights take, the more the arrays that no plan counts
@@ -88,7 +88,7 @@ class BlockBenchmark(support.TestCase):
                 with self.subTest(gemm=gemm, stage=stage):
                     figures = self.measure(stage=stage, dtype="fp8", gemm=gemm, **wider)
                     self.assertEqual(figures["arithmetic"], gemm)
-                    self.assert_memory_is_foretold(figures)
+                    self.assert_memory_is_predicted(figures)
 
     def test_impossible_settings_are_refused(self):
         done = subprocess.run([str(support.BIN / "block_405b"), "--model", "8b", "--layers", "33"], capture_output=True,

@@ -261,7 +261,7 @@ class Plan(ConvertTest):
         work = self.streamed(ranks, **options)
         return {**options, "plan_measured": work / "transfer" / "run.json"}
 
-    def test_bytes_and_memory_are_foretold(self):
+    def test_bytes_and_memory_are_predicted(self):
         model = support.make_miniature(self.path("model"), layers=6, hidden=1024, heads=8, kv_heads=4, intermediate=3072,
                                        sequences=4, length=64)
         for size, ranks in ((3, 2), (1, 6)):

@@ -14,6 +14,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -199,6 +200,18 @@ class Reads(DiskErrors):
             self.assert_fails(done, "lolcats_eval: error: ", "tensor ", "cannot be read")
             self.assertEqual(done.returncode, 1)
 
+    def test_small_files(self):
+        """What the disk does not give is not taken for an empty file, or for one that ends early."""
+        model = {"model": self.model, "dtype": "f32", "attention": "teacher"}
+        with self.fault("read", "*/config.json", "1+", "EIO"):
+            done = support.attempt("eval", threads=1, tokens=self.tokens, **model)
+        self.assert_fails(done, "config.json: cannot read: Input/output error", "look at the disk")
+        prompts = self.path("prompts.jsonl")
+        prompts.write_text('{"tokens": [1, 2]}\n', encoding="utf-8")
+        with self.fault("read", "*/prompts.jsonl", 2, "EIO"):  # the first only tells the kind of file
+            done = support.attempt("generate", threads=1, prompts=prompts, **model)
+        self.assert_fails(done, "prompts.jsonl: cannot be read to its end", "look at the disk")
+
     def test_feature_maps(self):
         for ranks in RANKS:
             self.begin("lora", ranks)
@@ -268,6 +281,29 @@ class Reads(DiskErrors):
             self.assertIn("passing over this checkpoint", done.stderr)
             self.assertIn(f"going on from {there[-2]}", done.stderr)
             self.assert_undisturbed(program, 0)
+
+
+class StandardOutput(DiskErrors):
+    """Results that do not get out fail the run."""
+
+    def fails_on_a_full_disk(self, program, **options):
+        line = support.command_line(program, {"model": self.model, **options}, 0)  # mpirun would write by itself
+        with self.subTest(program=program), open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+                                  env=dict(os.environ, OMP_NUM_THREADS="1"))
+            self.assert_fails(done, f"lolcats_{program}: error: standard output: ", "free space", "run the same")
+            self.assertEqual(done.returncode, 1, done.stderr[-2000:])
+
+    def test_full(self):
+        done_file = self.path("done")
+        prompts = self.path("prompts.jsonl")
+        prompts.write_text('{"tokens": [1, 2]}\n', encoding="utf-8")
+        settings = {"dtype": "f32", "window": 8, "done_file": done_file}
+        self.fails_on_a_full_disk("eval", tokens=self.tokens, **settings)
+        self.fails_on_a_full_disk("generate", prompts=prompts, max_new_tokens=2, **settings)
+        self.fails_on_a_full_disk("plan", plan_length=48, **settings)
+        self.fails_on_a_full_disk("plan", help=True)
+        self.assertFalse(done_file.exists())
 
 
 if __name__ == "__main__":

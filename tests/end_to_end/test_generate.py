@@ -230,12 +230,19 @@ class BadInput(GenerateTest):
         self.fails("--prompts", "missing", prompts=None)
         self.fails("nowhere.jsonl", "cannot be read", prompts=self.path("nowhere.jsonl"))
         self.fails("bad.jsonl", "no prompt", prompts=self.prompts_file("\n"))
-        for line in ("hello", "[1, 2]", '{"text": "x"}', '{"tokens": 3}'):
+        deep = '{"tokens": ' + "[" * 100_000 + "]" * 100_000 + "}"
+        for line in ("hello", "[1, 2]", '{"text": "x"}', '{"tokens": 3}', deep):
             self.fails("bad.jsonl, line 2", '{"tokens": [ids]}', prompts=self.prompts_file(good + line + "\n"))
         for token in ("256", "-1", "1.5", '"x"', "4294967297"):
             self.fails("bad.jsonl, line 2", token.strip('"'), "vocabulary of 256",
                        prompts=self.prompts_file(good + f'{{"tokens": [3, {token}]}}\n'))
         self.fails("bad.jsonl, line 2", "empty", prompts=self.prompts_file(good + '{"tokens": []}\n'))
+
+    def test_stop_tokens_of_the_model(self):
+        model = shutil.copytree(support.TINY, self.path("model"))
+        for ids in (2**32 + 5, [3, 2**63 + 5], "</s>", [[3]]):
+            (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}), encoding="utf-8")
+            self.fails("generation_config.json", "eos_token_id", "--stop-token", model=model, stop_token=None)
 
     def test_options(self):
         self.fails("--stop-token", "'x'", stop_token="3,x")

@@ -66,15 +66,15 @@ class Arrays(support.TestCase):
     """What each stage says of its arrays at its end."""
 
     def figures(self, program, ranks, **settings):
-        """MB of the rank that needs most: measured, and foretold by lolcats_plan's formulas."""
+        """MB of the rank that needs most: measured, and predicted by lolcats_plan's formulas."""
         log = support.attempt(program, ranks, 1, **settings).stderr
-        found = re.search(r"arrays: at most (\S+) MB a rank, (\S+) MB foretold", log)
+        found = re.search(r"arrays: at most (\S+) MB a rank, (\S+) MB predicted", log)
         self.assertIsNotNone(found, log)
         return [float(number) for number in found.groups()]
 
-    def test_arrays_are_foretold(self):
+    def test_arrays_are_predicted(self):
         model = support.make_miniature(self.path("model"), layers=6, hidden=512, heads=8, kv_heads=4,
-                                       intermediate=1536, sequences=4, length=256)
+                                       intermediate=1536, vocab=4096, sequences=4, length=256)
         common = {"model": model, "tokens": model / "tokens.h5", "block_layers": 2, "batch_size": 4, "steps": 1,
                   "window": 32}
         for program in ("hidden", "block", "convert", "lora"):
@@ -82,8 +82,8 @@ class Arrays(support.TestCase):
             for dtype, gemm in (("bf16", "f32"), ("fp8", "f32"), ("fp8", "fp8")):
                 work = self.path(f"{'streamed' if program == 'convert' else 'work'}_{dtype}_{gemm}")
                 with self.subTest(program, dtype=dtype, gemm=gemm):
-                    measured, foretold = self.figures(program, 3, work=work, dtype=dtype, gemm=gemm, **common, **extra)
-                    self.assertLess(abs(measured / foretold - 1), 0.05, f"{measured} MB, {foretold} MB foretold")
+                    measured, predicted = self.figures(program, 3, work=work, dtype=dtype, gemm=gemm, **common, **extra)
+                    self.assertLess(abs(measured / predicted - 1), 0.05, f"{measured} MB, {predicted} MB predicted")
 
     def test_what_cannot_fit_is_refused_before_it_is_tried(self):
         model = support.make_miniature(self.path("model"), layers=4, sequences=2, length=256)

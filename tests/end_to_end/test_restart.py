@@ -407,6 +407,11 @@ class Faults(Restart):
         settings = {"steps": 2, "train_feature_maps": False}
         self.succeeds("lora", **settings)
         self.assertIn("is trained already", self.attempt("lora", 2, **settings).stderr)
+        elsewhere = self.model / ".." / self.model.name
+        self.assertIn("is trained already", self.attempt("lora", model=elsewhere, **settings).stderr)
+        other = support.make_miniature(self.path("other"), layers=6, hidden=64, vocab=61, heads=4, kv_heads=2,
+                                       dtype="f32", seed=9)
+        self.fails("lora", "adapter_model.safetensors", "model is another one", "--fresh", model=other, **settings)
         (self.work / "lora" / "adapter_config.json").unlink()
         self.assertNotIn("is trained already", self.attempt("lora", **settings).stderr)
         self.succeeds("block", block_layers=0, steps=2)  # other maps

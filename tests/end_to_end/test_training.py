@@ -46,7 +46,6 @@ class TrainingTest(support.TestCase):
         self.inputs = {"model": TINY, "tokens": TOKENS, "dtype": "f32", "gemm": "f32", "window": WINDOW,
                        "sequences": 8, "work": self.path("work")}
         self.block_log = self.path("work/transfer/block_00.jsonl")
-        self.lora_log = self.path("work/lora/lora.jsonl")
 
     def block(self, **options):
         support.run("block", **{**self.inputs, "init_feature_maps": MAPS, **options})
@@ -54,7 +53,7 @@ class TrainingTest(support.TestCase):
 
     def lora(self, **options):
         support.run("lora", **{**self.inputs, "feature_maps": MAPS, **options})
-        return support.read_log(self.lora_log)
+        return support.read_log(options.get("work", self.path("work")) / "lora" / "lora.jsonl")
 
     def maps(self):
         return support.read_feature_maps(self.path("work"))
@@ -105,6 +104,25 @@ class Transfer(TrainingTest):
         done = support.attempt("block", **{**self.inputs, "steps": 60, "lr": 1e37, "clip": 0, "schedule": "constant"})
         self.assert_fails(done, "--lr")
         self.assertFalse(list(self.path("work/transfer").glob("*.safetensors")))
+
+
+class WhatLoraStartsFrom(TrainingTest):
+    def first_loss(self, **options):
+        return self.lora(**{"steps": 1, "feature_maps": None, "train_feature_maps": True, **options})[0]["loss"]
+
+    def test_the_robust_recipe_goes_on_with_the_maps_of_stage_1(self):
+        self.block(steps=3, lr=0.1)
+        recipe = self.first_loss(recipe="robust", train_feature_maps=None)
+        self.assertTrue(self.path("work/lora/feature_maps.safetensors").exists())
+        self.assertEqual(recipe, self.first_loss(feature_maps=self.path("work/transfer"), work=self.path("named")))
+        self.assertNotEqual(recipe, self.first_loss(work=self.path("scratch")), "maps that were not trained before")
+
+    def test_the_robust_recipe_asks_for_stage_1(self):
+        done = support.attempt("lora", **self.inputs, recipe="robust", steps=1)
+        self.assert_fails(done, "run lolcats_block first")
+
+    def test_an_adapter_to_evaluate_is_of_no_matter(self):
+        self.assertEqual(self.first_loss(adapter=self.path("not_yet")), self.first_loss(work=self.path("again")))
 
 
 class Optimiser(TrainingTest):
@@ -378,6 +396,13 @@ class Metadata(TrainingTest):
         for layer in range(4):
             query, key = (maps[reference.student_name(layer, f"feature_map_{x}.mlp.layer")] for x in "qk")
             self.assertTrue(np.array_equal(query, key), f"layer {layer}")
+
+    def test_without_a_window_there_is_none_to_evaluate(self):
+        work = self.path("windowless")
+        self.block(init_feature_maps=None, attention="none", steps=1, work=work)
+        for branch in ("window", "window+sinks"):
+            done = support.attempt("eval", **self.inputs, feature_maps=work / "transfer", branch=branch)
+            self.assert_fails(done, f"--branch {branch}", "has no window")
 
     def test_teacher_takes_no_maps(self):
         done = support.attempt("eval", **self.inputs, feature_maps=self.trained, attention="teacher")

@@ -1,13 +1,15 @@
 /// Gradients of a whole adapted layer with the loss on top, in float64 against central finite differences.
-#include "kernels/dropout.hpp"
 #include "src/model/decoder_layer.hpp"
 #include "src/model/lm_head.hpp"
 #include "tests/model/small_config.hpp"
+#include "tests/support/arrays.hpp"
+#include "tests/support/compare.hpp"
+#include "tests/support/finite_differences.hpp"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,26 +21,25 @@ constexpr int length = 13;
 constexpr int rank = 2;
 constexpr int feature_dim = 3;
 
-double random_value(std::uint64_t stream, std::size_t i) {
-    return static_cast<double>(mix_bits(mix_bits(stream) + i) >> 11) * 0x1.0p-52 - 1;
+Matrix<double> random_matrix(int rows, int columns, unsigned seed, double scale) {
+    return test::matrix<double>(rows, columns,
+                                test::random_values(static_cast<std::size_t>(rows) * columns, seed, scale));
 }
 
-template <class View>
-void fill(const View& view, std::uint64_t stream, double scale, double shift = 0) {
-    for (std::size_t i = 0; i < view.size(); ++i) view.data()[i] = shift + scale * random_value(stream, i);
+Vector<double> random_vector(int size, unsigned seed, double scale, double mean) {
+    auto numbers = test::random_values(size, seed, scale);
+    for (double& x : numbers) x += mean;
+    return test::vector<double>(numbers);
 }
 
-Weight<double> random_weight(int outputs, int inputs, std::uint64_t stream) {
+Weight<double> random_weight(int outputs, int inputs, unsigned seed) {
     Weight<double> weight;
-    weight.full = Matrix<double>("weight", outputs, inputs);
-    fill(weight.full, stream, 1.2 / std::sqrt(inputs));
+    weight.full = random_matrix(outputs, inputs, seed, 0.7 / std::sqrt(inputs));
     return weight;
 }
 
-Vector<double> random_norm(int width, std::uint64_t stream) {
-    Vector<double> norm("norm", width);
-    fill(norm, stream, 0.2, 1);
-    return norm;
+Vector<double> random_norm(int width, unsigned seed) {
+    return random_vector(width, seed, 0.1, 1);
 }
 
 LayerWeights<double> random_layer(const ModelConfig& c) {
@@ -53,28 +54,24 @@ LayerWeights<double> random_layer(const ModelConfig& c) {
             .down = random_weight(c.hidden_size, c.intermediate_size, 9)};
 }
 
-LowRank<double> random_low_rank(int outputs, int inputs, std::uint64_t stream) {
-    LowRank<double> update{.a = Matrix<double>("a", rank, inputs),
-                           .b = Matrix<double>("b", outputs, rank),
-                           .a_gradients = Vector<double>("da", rank * inputs),
-                           .b_gradients = Vector<double>("db", outputs * rank)};
-    fill(update.a, stream, 0.5);
-    fill(update.b, stream + 1, 0.5);
-    return update;
+LowRank<double> random_low_rank(int outputs, int inputs, unsigned seed) {
+    return {.a = random_matrix(rank, inputs, seed, 0.3),
+            .b = random_matrix(outputs, rank, seed + 1, 0.3),
+            .a_gradients = Vector<double>("da", rank * inputs),
+            .b_gradients = Vector<double>("db", outputs * rank)};
 }
 
 AdaptedLayer<double> random_adaptation(const ModelConfig& c, FeatureMapKind map, int f) {
+    const auto random_map = [&](unsigned seed) {
+        const std::size_t size = static_cast<std::size_t>(c.heads) * c.head_dim * f;
+        return test::filled<Tensor3<double>>(test::random_values(size, seed, 0.35), c.heads, c.head_dim, f);
+    };
+    const auto random_bias = [&](unsigned seed) {
+        return has_bias(map) ? random_vector(c.heads, seed, 0.3, 0.3) : Vector<double>("no_bias", c.heads);
+    };
     AdaptedLayer<double> layer;
-    layer.student = {Tensor3<double>("q_map", c.heads, c.head_dim, f), Tensor3<double>("k_map", c.heads, c.head_dim, f),
-                     Vector<double>("q_bias", c.heads), Vector<double>("k_bias", c.heads),
-                     Vector<double>("window_factors", c.heads)};
-    fill(layer.student.q_map, 20, 0.6);
-    fill(layer.student.k_map, 21, 0.6);
-    if (has_bias(map)) {
-        fill(layer.student.q_bias, 22, 0.5, 0.3);
-        fill(layer.student.k_bias, 23, 0.5, 0.3);
-    }
-    fill(layer.student.window_factors, 24, 1);
+    layer.student = {random_map(20), random_map(21), random_bias(22), random_bias(23),
+                     random_vector(c.heads, 24, 0.6, 0)};
     const auto weights = static_cast<std::size_t>(c.heads * c.head_dim * f);
     const std::size_t heads = c.heads;
     layer.student_gradients = {Vector<double>("dq_map", weights), Vector<double>("dk_map", weights),
@@ -100,20 +97,19 @@ protected:
     AttentionShape shape = attention_shape(config, batch, length);
     StudentForm form{GetParam().near, 3, GetParam().map, f, GetParam().affine};
     LoraForm lora{.rank = rank, .scale = 1.5, .dropout = 0.25};
-    RopeTable<double> rope{config, length};
+    RopeTable<double> rope{rope_form(config), length};
     Gemm<double> gemm{Arithmetic::exact};
     LayerWeights<double> weights = random_layer(config);
     AdaptedLayer<double> layer = random_adaptation(config, form.map, f);
     LmHead<double> head{config, {random_norm(config.hidden_size, 10), random_weight(config.vocab_size, 12, 11)}, gemm};
     AdaptedDecoder<double> decoder{{config, rope, gemm}, shape, form, lora};
     DropoutStreams streams{5, 6};
-    Matrix<double> input{"input", batch* length, 12};
+    Matrix<double> input = random_matrix(batch * length, config.hidden_size, 12, 0.6);
     Vector<std::int32_t> labels{"labels", batch* length};
     Vector<std::int32_t> predicted{"predicted", batch* length};
 
     void SetUp() override {
         layer.softmax = GetParam().softmax;
-        fill(input, 12, 1);
         for (int i = 0; i < batch * length; ++i) labels(i) = i % 4 == 3 ? unlabelled : i * 7 % config.vocab_size;
     }
 
@@ -137,30 +133,26 @@ protected:
         decoder.forward(shape, weights, layer, streams, x, mine);
         head.loss_and_gradient(x, labels, 1.0, predicted);
         if (between) {
-            const Matrix<double> other("other", batch * length, config.hidden_size);
-            fill(other, 13, 1);
+            const Matrix<double> other = random_matrix(batch * length, config.hidden_size, 13, 0.6);
             decoder.forward(shape, weights, layer, streams, other, record(keep));
         }
         decoder.backward(shape, weights, layer, streams, mine, x, entered);
         return x;
     }
 
-    /// Compares every `stride`-th element of a gradient with a central difference.
-    void expect_gradient(const std::string& what, double* values, std::size_t count, const double* gradient) {
-        const std::size_t stride = count > 24 ? count / 24 : 1;
-        for (std::size_t i = 0; i < count; i += stride) {
-            constexpr double h = 1e-5;
-            const double kept = values[i];
-            values[i] = kept + h;
-            const double above = loss();
-            values[i] = kept - h;
-            const double below = loss();
-            values[i] = kept;
-            const double numeric = (above - below) / (2 * h);
-            const double error = std::abs(numeric - gradient[i]);
-            EXPECT_TRUE(error <= 1e-6 * (1 + std::abs(numeric)))
-                << what << "[" << i << "]: " << gradient[i] << ", by differences " << numeric;
-        }
+    /// The gradient with respect to `x`, which the loss depends on, against central differences at some places.
+    template <class View>
+    void expect_gradient(const std::string& what, const View& x, const std::vector<double>& gradient) {
+        std::vector<double> at = test::values(x);
+        const auto set = [&] { std::copy(at.begin(), at.end(), x.data()); };
+        const auto loss_there = [&] {
+            set();
+            return loss();
+        };
+        const auto places = test::spread_indices(at.size(), 24);
+        const auto expected = test::central_differences(loss_there, at, places);
+        set();
+        EXPECT_TRUE(test::close(test::picked(gradient, places), expected, 1e-7)) << what;
     }
 };
 
@@ -168,21 +160,18 @@ TEST_P(AdaptedDecoderGradient, AgreesWithFiniteDifferences) {
     const Matrix<double> dx = gradients();
     const auto& student = layer.student;
     const auto& sums = layer.student_gradients;
-    expect_gradient("x", input.data(), input.size(), dx.data());
-    expect_gradient("q_map", student.q_map.data(), student.q_map.size(), sums.q_map.data());
-    expect_gradient("k_map", student.k_map.data(), student.k_map.size(), sums.k_map.data());
+    expect_gradient("x", input, test::values(dx));
+    expect_gradient("q_map", student.q_map, test::values(sums.q_map));
+    expect_gradient("k_map", student.k_map, test::values(sums.k_map));
     if (has_bias(form.map)) {
-        expect_gradient("q_bias", student.q_bias.data(), student.q_bias.size(), sums.q_bias.data());
-        expect_gradient("k_bias", student.k_bias.data(), student.k_bias.size(), sums.k_bias.data());
+        expect_gradient("q_bias", student.q_bias, test::values(sums.q_bias));
+        expect_gradient("k_bias", student.k_bias, test::values(sums.k_bias));
     }
-    if (form.near != NearKeys::none)
-        expect_gradient("g", student.window_factors.data(), student.window_factors.size(), sums.window_factors.data());
+    if (form.near != NearKeys::none) expect_gradient("g", student.window_factors, test::values(sums.window_factors));
     for (int p = 0; p < 4; ++p) {
         const auto& update = layer.lora[p];
-        expect_gradient(std::string(projection_names[p]) + ".A", update.a.data(), update.a.size(),
-                        update.a_gradients.data());
-        expect_gradient(std::string(projection_names[p]) + ".B", update.b.data(), update.b.size(),
-                        update.b_gradients.data());
+        expect_gradient(std::string(projection_names[p]) + ".A", update.a, test::values(update.a_gradients));
+        expect_gradient(std::string(projection_names[p]) + ".B", update.b, test::values(update.b_gradients));
     }
 }
 

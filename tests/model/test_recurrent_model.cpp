@@ -98,7 +98,7 @@ std::vector<double> parallel(const std::optional<StudentForm>& form) {
     const ModelConfig c = config();
     const auto weights = Maker<Real>().model(form);
     const AttentionShape shape = attention_shape(c, 1, length);
-    const RopeTable<Real> rope(c, length);
+    const RopeTable<Real> rope(rope_form(c), length);
     Gemm<Real> gemm(Arithmetic::exact);
     const LayerContext<Real> context{c, rope, gemm};
     const auto x = embeddings<Real>();

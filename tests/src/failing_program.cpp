@@ -39,6 +39,11 @@ void stage(const lolcats::Options& options, const lolcats::Communicator& world) 
     const bool is_last = world.rank() == world.size() - 1;
     if (failure == "all") lolcats::fail("file.h5: broken: mend it");
     if (failure == "memory") throw std::bad_alloc();
+    if (failure == "array") const lolcats::Vector<float> far_too_large("far_too_large", 100'000'000'000'000);
+    if (failure == "printed" && world.rank() == 0) {
+        fmt::print("a result\n"); // which stays in the buffer, as mpirun gives no terminal
+        lolcats::fail("file.h5: broken: mend it");
+    }
     if (failure == "strange") throw std::runtime_error("two\nlines");
     if (failure == "number" && is_last) throw 42;
     if (failure.starts_with("killed") || failure.starts_with("silent")) communicate(options, world, failure);

@@ -55,12 +55,32 @@ expect_error 'file.h5: broken: mend it'
 run one
 expect_error 'file.h5: broken: mend it'
 [[ $ranks == 1 ]] || grep -q "mend it \[rank $((ranks - 1))\]\$" err || complain "the rank is not named"
-run memory
-expect_error 'out of memory'
+for failure in memory array; do
+    run $failure
+    expect_error 'out of memory: use more ranks'
+done
 run strange
 expect_error 'two lines'
 run number
 expect_error 'unknown type'
+
+run printed
+[[ $status != 0 && $status != 124 ]] || complain "exit status $status of a run that failed after it printed"
+grep -q '^a result$' out || complain "what was printed before a failure is lost"
+
+# Results that cannot be written are a failure, and mpirun would write them itself.
+if [[ $ranks == 1 && -w /dev/full ]]; then
+    : >out
+    FAILURE=none timeout 60 "$program" --done-file=not_done >/dev/full 2>err
+    status=$?
+    expect_error 'standard output: '
+    [[ ! -e not_done ]] || complain "a run whose results are lost wrote its done file"
+    timeout 60 "$program" --help >/dev/full 2>err
+    status=$?
+    expect_error 'standard output: '
+    FAILURE=none timeout 60 "$program" >out 2>/dev/full || complain "a run without stderr fails"
+    grep -q '^ran on 1 ranks$' out || complain "a run without stderr has no result"
+fi
 
 # A rank that dies ends all others within a minute, whatever they wait for; one that hangs, after the time given.
 if [[ $ranks -gt 1 ]]; then

@@ -1,7 +1,7 @@
 #include "src/stages/softmax_layers.hpp"
 
-#include "lolcats/error.hpp"
 #include "tests/model/small_config.hpp"
+#include "tests/support/errors.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,13 +9,7 @@ namespace lolcats {
 namespace {
 
 std::string error_of(const Options& options) {
-    try {
-        softmax_layers(options, test::small_config(4), nullptr);
-    } catch (const Error& error) {
-        return error.what();
-    }
-    ADD_FAILURE() << "no Error was thrown";
-    return "";
+    return test::message_of([&] { softmax_layers(options, test::small_config(4), nullptr, ""); });
 }
 
 TEST(SoftmaxLayers, ListsAreTextAndBack) {
@@ -29,25 +23,25 @@ TEST(SoftmaxLayers, ListsAreTextAndBack) {
 
 TEST(SoftmaxLayers, AreThoseNamedOrNone) {
     Options options;
-    EXPECT_TRUE(softmax_layers(options, test::small_config(4), nullptr).empty());
+    EXPECT_TRUE(softmax_layers(options, test::small_config(4), nullptr, "").empty());
     options.softmax_layers = {"3", "1"};
-    EXPECT_EQ(softmax_layers(options, test::small_config(4), nullptr), (std::set<int>{1, 3}));
+    EXPECT_EQ(softmax_layers(options, test::small_config(4), nullptr, ""), (std::set<int>{1, 3}));
 }
 
 TEST(SoftmaxLayers, WhatCannotBeIsRefused) {
     Options options;
     options.softmax_layers = {"4"};
-    EXPECT_NE(error_of(options).find("layers are 0 to 3"), std::string::npos);
+    test::expect_contains(error_of(options), "layers are 0 to 3");
     options.softmax_layers = {"x"};
-    EXPECT_NE(error_of(options).find("--softmax-layers: 'x'"), std::string::npos);
+    test::expect_contains(error_of(options), "--softmax-layers: 'x'");
     options.softmax_layers = {"1"};
     options.given.insert("keep-softmax-layers");
-    EXPECT_NE(error_of(options).find("give one of them"), std::string::npos);
+    test::expect_contains(error_of(options), "give one of them");
     options = {};
     options.keep_softmax_layers = 5;
-    EXPECT_NE(error_of(options).find("4 layers"), std::string::npos);
+    test::expect_contains(error_of(options), "4 layers");
     options.keep_softmax_layers = 1;
-    EXPECT_NE(error_of(options).find("no feature maps"), std::string::npos);
+    test::expect_contains(error_of(options), "no feature maps");
 }
 
 } // namespace

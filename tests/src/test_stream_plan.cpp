@@ -69,5 +69,13 @@ TEST(StreamPlanTest, MemoryGrowsWithLayersAndMicroBatches) {
     EXPECT_GT(streaming(options).memory, four + 57e9);
 }
 
+TEST(StreamPlanTest, ValidationKeepsOneMoreCopyOfTheMaps) {
+    Options options = nine_layers_a_rank();
+    options.validation = 0;
+    const double without = streaming(options).memory;
+    options.validation = 8;
+    EXPECT_EQ(streaming(options).memory - without, 9 * layer_map_parameters(model_405b(), options) * 4);
+}
+
 } // namespace
 } // namespace lolcats
