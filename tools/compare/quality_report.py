@@ -5,8 +5,6 @@ import statistics
 import quality_rows as rows
 from whole_output import whole_file
 
-GOAL_GAP, GOAL_RECALL = 0.95, 0.90
-
 
 def spread(values, form):
     """Mean and sample standard deviation."""
@@ -85,17 +83,6 @@ class Report:
                              f"{spread(column(of_layer, 'far_softmax'), '{:.1%}')} |")
         return lines
 
-    def goal(self):
-        """Whether robust reaches what it was made for, in one line."""
-        result = self.results.get("recipes/robust")
-        if not result or not self.teacher or not self.swap:
-            return []
-        gap = statistics.fmean(self.gap_closed(result))
-        recall = statistics.fmean(column(result, "recall")) / self.teacher["recall"]
-        reached = "reached" if gap >= GOAL_GAP and recall >= GOAL_RECALL else "missed"
-        return [f"Goal for robust, mean over {len(result)} seeds: at least {GOAL_GAP:.0%} of the gap and "
-                f"{GOAL_RECALL:.0%} of the teacher's far recall: {reached} ({gap:.1%} and {recall:.1%}).", ""]
-
     def markdown(self, plots):
         lines = []
         for table in rows.TABLES:
@@ -103,8 +90,6 @@ class Report:
                 continue
             share = "" if table == "recipes" else f", {rows.ABLATION_SHARE:g} of the recipes' steps"
             lines += [f"## {TITLES[table]}{share}", "", *self.table(table), ""]
-            if table == "recipes":
-                lines += self.goal()
             if table == "recipes" and self.diagnosed():
                 lines += ["### Which branch carries it", "", *self.branch_table(), "", *self.mass_table(), ""]
         return "\n".join(lines + [f"![{path.stem}]({path.name})" for path in plots]) + "\n"
