@@ -18,8 +18,19 @@ foreach(kind STANDARD EXTENSION)
   endif()
 endforeach()
 find_package(CUDAToolkit REQUIRED)
-if(CMAKE_BUILD_TYPE STREQUAL "Check" AND CUDAToolkit_VERSION VERSION_GREATER_EQUAL 13)
-  set(CMAKE_CUDA_FLAGS_CHECK "${CMAKE_CUDA_FLAGS_CHECK} --Ofast-compile=max")
+if(CMAKE_BUILD_TYPE STREQUAL "Check")
+  # Portable kernels in PTX alone: assembling it would check nothing of theirs.
+  foreach(stage COMPILE LINK)
+    get_target_property(OPTIONS Kokkos::kokkoscore INTERFACE_${stage}_OPTIONS)
+    string(REPLACE "-arch=sm_" "-arch=compute_" OPTIONS "${OPTIONS}")
+    set_target_properties(Kokkos::kokkoscore PROPERTIES INTERFACE_${stage}_OPTIONS "${OPTIONS}")
+  endforeach()
+  string(REPLACE "-arch=sm_" "-arch=compute_" CMAKE_CXX_FLAGS "${CMAKE_CXX_FLAGS}")
+  if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 13)
+    set(QUICKLY --Ofast-compile=max)
+    set(CMAKE_CUDA_FLAGS_CHECK "${CMAKE_CUDA_FLAGS_CHECK} ${QUICKLY}")
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env NVCC_APPEND_FLAGS=${QUICKLY}) # nvcc_wrapper refuses it
+  endif()
 endif()
 if(LOLCATS_KERNELS_ONLY AND TARGET CUDA::cudart_static) # Kokkos asks for the shared one
   set_target_properties(CUDA::cudart PROPERTIES IMPORTED_LOCATION ${CUDA_cudart_static_LIBRARY}

@@ -15,7 +15,7 @@ if [ "${1:-}" = --cuda ] || [ "${1:-}" = --cuda-check ]; then
 fi
 cache=${LOLCATS_CACHE:-$HOME/.cache/lolcats-hpc}
 packages=(g++ cmake ninja-build git python3-pip libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libdnnl-dev
-    libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
+    libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev
     python3-h5py python3-numpy python3-xxhash python3-matplotlib clang-format mandoc)
 slurm_packages=(munge slurmctld slurmd slurm-client) # for the tests of the job scripts, which are skipped without them
 
@@ -45,7 +45,7 @@ install_kokkos() ( # a shell of its own: what it leaves behind is removed howeve
     python3 -m pip download -q --no-deps -d "$source" pycompadre==1.7.6
     tar -xzf "$source"/pycompadre-*.tar.gz -C "$source"
     cmake -S "$source"/pycompadre-1.7.6/kokkos -B "$source/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-        -DCMAKE_CXX_STANDARD=20 -DKokkos_ENABLE_OPENMP=ON -DKokkos_ENABLE_SERIAL=ON \
+        -DCMAKE_UNITY_BUILD=ON -DCMAKE_CXX_STANDARD=20 -DKokkos_ENABLE_OPENMP=ON -DKokkos_ENABLE_SERIAL=ON \
         -DCMAKE_INSTALL_PREFIX="$prefix" "${@//@source@/$source/pycompadre-1.7.6/kokkos}" >/dev/null
     cmake --build "$source/build" --target install >/dev/null
     touch "$prefix/.complete"
