@@ -4,8 +4,6 @@
 #include "kernels/cuda/sum.cuh"
 #include "kernels/floors.hpp"
 
-#include <type_traits>
-
 namespace lolcats::cuda {
 
 namespace {

@@ -296,6 +296,8 @@ private:
             std::copy_if(arrays.begin(), arrays.end(), std::back_inserter(maps),
                          [](const auto& array) { return array.name.starts_with("model.layers."); });
             write_feature_maps(trained_maps(options_), maps, metadata);
+        } else {
+            io::remove_tree(trained_maps(options_)); // another training's, which do not belong to this adapter
         }
         auto metadata = to_metadata(run_.identity);
         if (!run_.softmax_layers.empty()) metadata["softmax-layers"] = to_text(run_.softmax_layers);

@@ -116,6 +116,8 @@ class WhatLoraStartsFrom(TrainingTest):
         self.assertTrue(self.path("work/lora/feature_maps.safetensors").exists())
         self.assertEqual(recipe, self.first_loss(feature_maps=self.path("work/transfer"), work=self.path("named")))
         self.assertNotEqual(recipe, self.first_loss(work=self.path("scratch")), "maps that were not trained before")
+        self.first_loss(train_feature_maps=None)
+        self.assertFalse(self.path("work/lora/feature_maps.safetensors").exists(), "which the new adapter is not for")
 
     def test_the_robust_recipe_asks_for_stage_1(self):
         done = support.attempt("lora", **self.inputs, recipe="robust", steps=1)

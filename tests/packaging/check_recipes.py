@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Syntax and contents of the packaging recipes. Linters that are not installed are named as not used."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,6 +36,10 @@ class Recorder:
 
 def version():
     return re.search(r"project\(lolcats-hpc VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text()).group(1)
+
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def lint(*command):
@@ -73,6 +78,16 @@ class Recipes(unittest.TestCase):
         self.assertIn(f"Version {version()}", (RECIPES / "lolcats.def").read_text())
         self.assertEqual(lint("hadolint", "tools/packaging/Dockerfile"), "")
         self.assertEqual(lint("spython", "recipe", "--parser", "singularity", "tools/packaging/lolcats.def"), "")
+
+    @unittest.skipUnless("VERSION_ID=\"12\"" in Path("/etc/os-release").read_text(), "its packages are Debian 12's")
+    def test_the_runtime_image_has_the_libraries(self):
+        image = (RECIPES / "Dockerfile").read_text().split("FROM debian:12")[-1].split()
+        program = Path(os.environ["LOLCATS_BIN"]) / "lolcats_convert"
+        needed = set(re.findall(r"NEEDED.*\[(\S+)\]", output("readelf", "-d", program)))
+        paths = dict(re.findall(r"(\S+) => (/\S+)", output("ldd", program)))
+        for name in needed - {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6"}:
+            package = output("dpkg", "-S", os.path.realpath(paths[name])).partition(":")[0]
+            self.assertIn(package, {"libopenmpi3", *image}, name)  # that comes with openmpi-bin
 
     def test_citation(self):
         text = (ROOT / "CITATION.cff").read_text()

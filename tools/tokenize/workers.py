@@ -19,9 +19,14 @@ def serve(pipe, start, arguments):
     """A process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first ends the others
     work = start(*arguments)
-    with suppress(EOFError, OSError):  # the first process has ended
-        while True:
-            pipe.send(work(pipe.recv()))
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):  # the first process has ended
+            return
+        result = work(task)
+        with suppress(OSError):
+            pipe.send(result)
 
 
 class Worker:
