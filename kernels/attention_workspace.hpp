@@ -6,6 +6,9 @@
 
 namespace lolcats {
 
+/// Windows that tensor cores take are multiples of it.
+inline constexpr int smallest_twin_window = 16;
+
 /// Bytes for softmax attention over float arrays of this shape. 0 where the portable kernel is used, which needs none:
 /// on a host, and for shapes that tensor cores do not take.
 std::size_t teacher_workspace(const AttentionShape& shape);

@@ -48,7 +48,8 @@ private:
 
     [[nodiscard]] std::string text(const toml::node& value) const {
         if (const auto* number = value.as_integer()) return std::to_string(number->get());
-        if (const auto* number = value.as_floating_point()) return fmt::format("{}", number->get());
+        if (const auto* number = value.as_floating_point())
+            return fmt::format("{:#}", number->get()); // 64.0 is no integer
         if (const auto* flag = value.as_boolean()) return flag->get() ? "true" : "false";
         if (const auto* quoted = value.as_string()) return quoted->get();
         const int line = line_of(value.source());

@@ -68,22 +68,39 @@ AttentionShape attention_shape(const Plan& plan, const Options& options) {
 }
 
 bool attends_in_bf16(const Options& options) {
-    return options.dtype != "f32" && options.gemm != "f32" && options.gemm != "exact";
+    return options.gemm == "bf16" || options.gemm == "fp8" || (options.gemm == "auto" && options.dtype != "f32");
 }
 
 double teacher_attention_bytes(const Plan& plan, const Options& options) {
     return attends_in_bf16(options) ? static_cast<double>(teacher_workspace(attention_shape(plan, options))) : 0;
 }
 
-/// Forward and backward; the teacher's attention over the same keys needs less.
-double student_attention_bytes(const Plan& plan, const Options& options, bool entropy) {
-    if (!attends_in_bf16(options)) return 0;
+StudentForm student_form_of(const Plan& plan, const Options& options) {
     const NearKeys near = options.attention == "none"      ? NearKeys::none
                           : options.attention == "sliding" ? NearKeys::sliding
                                                            : NearKeys::terrace;
-    const StudentForm form{near, options.window, feature_map_kind(options.feature_map),
-                           feature_dim_of(plan.model, options), options.affine_attention_factors};
-    return static_cast<double>(student_workspace(attention_shape(plan, options), form, entropy));
+    return {near, options.window, feature_map_kind(options.feature_map), feature_dim_of(plan.model, options),
+            options.affine_attention_factors};
+}
+
+/// Forward and backward, with the teacher beside.
+double student_attention_bytes(const Plan& plan, const Options& options, bool entropy) {
+    if (!attends_in_bf16(options)) return 0;
+    const AttentionShape shape = attention_shape(plan, options);
+    std::size_t most = teacher_workspace(shape);
+    const auto consider = [&](const StudentForm& form) {
+        most = std::max(most, student_workspace(shape, form, entropy));
+    };
+    StudentForm form = student_form_of(plan, options);
+    consider(form);
+    if (options.window_dropout > 0) { // the form that needs most of those it draws
+        if (options.window_dropout_kind == "size")
+            form.window = std::min(form.window, smallest_twin_window);
+        else
+            form.near = NearKeys::none;
+        consider(form);
+    }
+    return static_cast<double>(most);
 }
 
 /// Where products are in float, weights are widened one after the other in one array: what the LM head, which no dtype
@@ -102,7 +119,7 @@ TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layer
     const double n = rows(plan, options);
     return {.weights = frozen_bytes(plan, layers),
             .work = activations(plan.model, n) * work_bytes,
-            .attention = teacher_attention_bytes(plan, options),
+            .attention = layers > 0 ? teacher_attention_bytes(plan, options) : 0,
             .products = layers > 0 ? product_bytes(plan.model, options, n, false) : 0,
             .stream = stream_bytes(plan, options) + (sends ? link_memory(plan, options) : 0)};
 }

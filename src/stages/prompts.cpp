@@ -73,6 +73,13 @@ std::int32_t token_id(const std::string& text, int vocab_size) {
     return id;
 }
 
+/// JSON has numbers above 2^63, which its library compares as if they were negative.
+bool is_token_id(const json& id) {
+    using Limits = std::numeric_limits<std::int32_t>;
+    if (id.is_number_unsigned()) return id.get<std::uint64_t>() <= Limits::max();
+    return id.is_number_integer() && id.get<std::int64_t>() >= Limits::min();
+}
+
 /// eos_token_id of a JSON file: a number or several; nothing where there is no file or no such key.
 std::optional<std::set<std::int32_t>> eos_tokens(const std::filesystem::path& path) {
     if (!std::filesystem::exists(path)) return std::nullopt;
@@ -82,8 +89,7 @@ std::optional<std::set<std::int32_t>> eos_tokens(const std::filesystem::path& pa
     if (ids.is_null()) return std::nullopt;
     std::set<std::int32_t> tokens;
     for (const json& id : ids.is_array() ? ids : json::array({ids})) {
-        using Limits = std::numeric_limits<std::int32_t>;
-        if (!id.is_number_integer() || id < Limits::min() || id > Limits::max())
+        if (!is_token_id(id))
             fail("{}: eos_token_id {} is neither an id nor several; correct it, or give --stop-token", path.string(),
                  io::printable(ids.dump()));
         tokens.insert(id.get<std::int32_t>());

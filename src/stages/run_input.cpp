@@ -44,7 +44,7 @@ namespace {
 /// Throws Error, with what to do about it, if this processor lacks the products that --gemm asks for. A library tells
 /// when one is computed, so a small one is.
 Arithmetic require_products(const Options& options, Arithmetic arithmetic, const char* remedy) {
-    constexpr int size = 16;
+    constexpr int size = 512; // a shape that every library has
     const Matrix<float> x("probe_x", size, size);
     const Matrix<float> y("probe_y", size, size);
     Weight<float> weight;

@@ -240,7 +240,7 @@ class BadInput(GenerateTest):
 
     def test_stop_tokens_of_the_model(self):
         model = shutil.copytree(support.TINY, self.path("model"))
-        for ids in (2**32 + 5, [3, 2**63 + 5], "</s>", [[3]]):
+        for ids in (2**32 + 5, [3, 2**63 + 5], 2**64 - 1, "</s>", [[3]]):
             (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}), encoding="utf-8")
             self.fails("generation_config.json", "eos_token_id", "--stop-token", model=model, stop_token=None)
 

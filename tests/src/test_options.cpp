@@ -231,6 +231,7 @@ TEST_F(OptionsTest, WhatIsNotFlatTomlIsRefused) {
     EXPECT_HAS(error_of_file("lr = 1\nattention = terrace\n"), "line 2:");
     EXPECT_HAS(error_of_file("attention = terrace\n"), "double quotes");
     EXPECT_HAS(error_of_file("window = 1979-05-27\n"), "a setting is text, a number");
+    EXPECT_HAS(error_of_file("window = 64.0\n"), "'64.0'");
     EXPECT_HAS(error_of_file("window = [1, 2]\n"), "takes one value, not an array");
     EXPECT_HAS(error_of_file("lora-modules = [[\"q_proj\"]]\n"), "a setting is text, a number");
     for (const char* broken : {"model = \"a\n", "model = \"\xff\"\n", "lora-modules = [\"q_proj\"\n", "window = 8 9\n",
