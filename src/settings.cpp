@@ -173,6 +173,12 @@ std::vector<Setting> training_settings(Options& o) {
          any_count},
         {"eval-every", &o.eval_every, training, "optimiser steps between evaluations", {}, any_size},
         {"log-every", &o.log_every, training, "optimiser steps between lines on the console", {}, any_size},
+    };
+}
+
+std::vector<Setting> loss_settings(Options& o) {
+    const auto* training = "Training";
+    return {
         {"mse-factor",
          &o.mse_factor,
          training,
@@ -336,8 +342,8 @@ std::vector<Setting> plan_settings(Options& o) {
 std::vector<Setting> settings_of(Options& o) {
     std::vector<Setting> all;
     for (const auto group :
-         {files_settings, method_settings, numerics_settings, data_settings, training_settings, lora_settings,
-          evaluation_settings, restart_settings, generation_settings, machine_settings, plan_settings})
+         {files_settings, method_settings, numerics_settings, data_settings, training_settings, loss_settings,
+          lora_settings, evaluation_settings, restart_settings, generation_settings, machine_settings, plan_settings})
         for (Setting& setting : group(o)) all.push_back(std::move(setting));
     return all;
 }

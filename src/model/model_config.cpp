@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <set>
 #include <utility>
 
@@ -171,8 +170,7 @@ void refuse(const Section& section, const std::string& key, const std::string& w
 
 Json load(const std::filesystem::path& file) {
     std::error_code ignored;
-    std::ifstream stream(file);
-    if (!stream || std::filesystem::is_directory(file, ignored)) {
+    if (!std::filesystem::is_regular_file(file, ignored)) {
         fail("{}: cannot read this file: give the Hugging Face directory of the model", file.string());
     }
     try {

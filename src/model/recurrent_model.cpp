@@ -84,11 +84,12 @@ void RecurrentModel<Real>::run_layers(Gemm<Real>& gemm, const AttentionShape& sh
     const AttentionShape one_sequence = attention_shape(config_, 1, shape.rows()); // rope_ has a row for each of x
     const DropoutStreams no_dropout;
     const LoraContext<Real> lora{weights_.lora, no_dropout, 1, 0};
-    for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+    std::size_t i = 0;
+    const AddUpdate<Real> add_update = [&](Projection projection, const Matrix<Real>& in, const Matrix<Real>& out) {
+        add_low_rank(gemm, lora, weights_.adapted[i].lora[projection], in, out, lora_scratch_);
+    };
+    for (; i < weights_.layers.size(); ++i) {
         const LayerWeights<Real>& weights = weights_.layers[i];
-        const AddUpdate<Real> add_update = [&](Projection projection, const Matrix<Real>& in, const Matrix<Real>& out) {
-            add_low_rank(gemm, lora, weights_.adapted[i].lora[projection], in, out, lora_scratch_);
-        };
         attention_inputs(context, one_sequence, weights, x, act, add_update);
         attend(i, act);
         add_update(o_proj, act.y, x);
