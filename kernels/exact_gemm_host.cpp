@@ -1,4 +1,5 @@
 #include "kernels/exact_gemm.hpp"
+#include "kernels/tile_host.hpp"
 
 #include <algorithm>
 #include <vector>
@@ -7,74 +8,92 @@ namespace lolcats {
 
 namespace {
 
-constexpr int rows_in_registers = 4;
-constexpr int panel_columns = 16;
-constexpr int rows_in_task = 64;
+using tile::Operand;
+using Simd = tile::host::Simd<double>;
 
-/// One operand with its transposition resolved.
-template <class Real>
-struct Source {
-    const Real* data;
-    std::size_t row;
-    std::size_t column;
-    double at(int i, int j) const { return static_cast<double>(data[i * row + j * column]); }
-};
+constexpr int rows_in_task = 96;
+constexpr int columns_in_task = 64;
+constexpr int panel_columns = 2 * Simd::width; ///< as many as are in registers at once
+constexpr int rows_in_cache = 16;              ///< of what widen() writes, in the first level
 
-template <class Real>
-Source<Real> source(bool transpose, const Real* data, int stride) {
-    const auto s = static_cast<std::size_t>(stride);
-    return transpose ? Source<Real>{data, 1, s} : Source<Real>{data, s, 1};
+constexpr int round_up(int count, int multiple) {
+    return (count + multiple - 1) / multiple * multiple;
 }
 
-/// sums[rows][columns] over k of packed a[k][rows] and b[k][columns].
-void multiply_packed(int k, const double* a, const double* b, double (&sums)[rows_in_registers][panel_columns]) {
-    for (auto& row : sums) std::fill(std::begin(row), std::end(row), 0.0);
-    for (int l = 0; l < k; ++l)
-        for (int i = 0; i < rows_in_registers; ++i) {
-            const double factor = a[l * rows_in_registers + i];
-            for (int j = 0; j < panel_columns; ++j) sums[i][j] += factor * b[l * panel_columns + j];
+template <class Real>
+Operand<Real> operand(bool transpose, const Real* data, int stride) {
+    return transpose ? Operand<Real>{data, 1, stride} : Operand<Real>{data, stride, 1};
+}
+
+template <class Real>
+Operand<Real> from_element(const Operand<Real>& m, int row, int column) {
+    return {m.data + static_cast<std::ptrdiff_t>(row) * m.row + static_cast<std::ptrdiff_t>(column) * m.column, m.row,
+            m.column};
+}
+
+/// out[rows, pitch] = in[rows, columns], and zero in the columns after them. `in` is read in the order it lies in.
+template <class Real>
+void widen(const Operand<Real>& in, int rows, int columns, double* out, int pitch) {
+    const auto copy = [&](int i, int j) {
+        out[static_cast<std::ptrdiff_t>(i) * pitch + j] = static_cast<double>(
+            in.data[static_cast<std::ptrdiff_t>(i) * in.row + static_cast<std::ptrdiff_t>(j) * in.column]);
+    };
+    for (int begin = 0; begin < rows; begin += rows_in_cache) {
+        const int end = std::min(rows, begin + rows_in_cache);
+        if (in.column == 1) {
+            for (int i = begin; i < end; ++i)
+                for (int j = 0; j < columns; ++j) copy(i, j);
+        } else {
+            for (int j = 0; j < columns; ++j)
+                for (int i = begin; i < end; ++i) copy(i, j);
         }
+        for (int i = begin; i < end; ++i)
+            std::fill_n(out + static_cast<std::ptrdiff_t>(i) * pitch + columns, pitch - columns, 0.0);
+    }
 }
 
-/// Packs `count` of `width` lanes starting at `first`; lanes beyond the matrix are zero.
-template <class At>
-void pack(int k, int width, int count, const At& at, std::vector<double>& out) {
-    out.resize(static_cast<std::size_t>(k) * width);
-    for (int l = 0; l < k; ++l)
-        for (int i = 0; i < width; ++i) out[static_cast<std::size_t>(l) * width + i] = i < count ? at(l, i) : 0.0;
+/// sums[rows, columns_in_task] = A B for columns up to that many; those after them are undefined.
+template <class Real>
+void multiply_wide(const Operand<Real>& a, const Operand<Real>& b, int rows, int columns, int k, double* sums) {
+    thread_local std::vector<double> a_wide;
+    thread_local std::vector<double> b_wide;
+    const int a_pitch = k + Simd::width; // rows a power of two apart would drive each other out of the cache
+    a_wide.resize(static_cast<std::size_t>(rows) * a_pitch);
+    b_wide.resize(static_cast<std::size_t>(k) * panel_columns);
+    widen(a, rows, k, a_wide.data(), a_pitch);
+    for (int first = 0; first < columns; first += panel_columns) {
+        const int count = std::min(panel_columns, columns - first);
+        const int pitch = round_up(count, Simd::width);
+        widen(from_element(b, 0, first), k, count, b_wide.data(), pitch);
+        tile::host::multiply_columns<double>(rows, pitch, k, 1.0, {a_wide.data(), a_pitch, 1}, b_wide.data(), pitch,
+                                             sums + first, columns_in_task, false);
+    }
 }
 
 } // namespace
 
+/// A task computes rows_in_task x columns_in_task elements.
 template <class Real>
 void exact_multiply(bool transpose_a, bool transpose_b, int m, int n, int k, Real alpha, const Real* a, int lda,
                     const Real* b, int ldb, Real beta, Real* c, int ldc) {
-    const auto a_source = source(transpose_a, a, lda);
-    const auto b_source = source(transpose_b, b, ldb);
-    const int panels = (n + panel_columns - 1) / panel_columns;
-    const int row_tasks = (m + rows_in_task - 1) / rows_in_task;
+    const auto a_operand = operand(transpose_a, a, lda);
+    const auto b_operand = operand(transpose_b, b, ldb);
+    const int across = (n + columns_in_task - 1) / columns_in_task;
+    const int down = (m + rows_in_task - 1) / rows_in_task;
     Kokkos::parallel_for(
-        "exact_multiply", Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, panels * row_tasks), [=](int task) {
-            thread_local std::vector<double> a_packed;
-            thread_local std::vector<double> b_packed;
-            const int column = task % panels * panel_columns;
-            const int columns = std::min(panel_columns, n - column);
-            const int end = std::min(m, (task / panels + 1) * rows_in_task);
-            pack(
-                k, panel_columns, columns, [&](int l, int j) { return b_source.at(l, column + j); }, b_packed);
-            for (int row = task / panels * rows_in_task; row < end; row += rows_in_registers) {
-                const int rows = std::min(rows_in_registers, end - row);
-                pack(
-                    k, rows_in_registers, rows, [&](int l, int i) { return a_source.at(row + i, l); }, a_packed);
-                double sums[rows_in_registers][panel_columns];
-                multiply_packed(k, a_packed.data(), b_packed.data(), sums);
-                for (int i = 0; i < rows; ++i)
-                    for (int j = 0; j < columns; ++j) {
-                        Real& out = c[static_cast<std::size_t>(row + i) * ldc + column + j];
-                        const double old = beta == 0 ? 0.0 : static_cast<double>(beta) * static_cast<double>(out);
-                        out = static_cast<Real>(static_cast<double>(alpha) * sums[i][j] + old);
-                    }
-            }
+        "exact_multiply", Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, across * down), [=](int task) {
+            const int row = task / across * rows_in_task;
+            const int column = task % across * columns_in_task;
+            const int rows = std::min(rows_in_task, m - row);
+            const int columns = std::min(columns_in_task, n - column);
+            alignas(tile::host::vector_bytes) double sums[rows_in_task * columns_in_task];
+            multiply_wide(from_element(a_operand, row, 0), from_element(b_operand, 0, column), rows, columns, k, sums);
+            for (int i = 0; i < rows; ++i)
+                for (int j = 0; j < columns; ++j) {
+                    Real& out = c[static_cast<std::size_t>(row + i) * ldc + column + j];
+                    const double old = beta == 0 ? 0.0 : static_cast<double>(beta) * static_cast<double>(out);
+                    out = static_cast<Real>(static_cast<double>(alpha) * sums[i * columns_in_task + j] + old);
+                }
         });
 }
 
