@@ -61,12 +61,6 @@ void yield_if_crowded() {
     if (launched_on_node() > CPU_COUNT(&cpus)) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
 }
 
-/// Without a launcher OpenMPI starts a daemon beside the program: 0.14 s for what only programs that start others need.
-/// Must run before MPI_Init.
-void go_without_daemon() {
-    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
-}
-
 /// This rank's share of the hardware threads it may use: one that n ranks of the node may use counts 1/n.
 int fair_threads(const Communicator& node) {
     const cpu_set_t mine = allowed_cpus();
@@ -240,7 +234,6 @@ void start_stage(const Options& options, const std::string& name, const Communic
 
 int run_program(int argc, char** argv, const ProgramText& program, const Stage& stage, Arrays arrays) {
     yield_if_crowded();
-    go_without_daemon();
     prepare_accelerator();
     const MpiSession mpi(argc, argv);
     const Communicator world = Communicator::world();
