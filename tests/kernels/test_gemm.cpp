@@ -79,7 +79,8 @@ std::string multiply_name(const testing::TestParamInfo<std::tuple<std::array<int
 
 INSTANTIATE_TEST_SUITE_P(Shapes, GemmMultiply,
                          testing::Combine(testing::Values(std::array{1, 1, 1}, std::array{3, 5, 7},
-                                                          std::array{17, 33, 65}, std::array{67, 49, 130}),
+                                                          std::array{17, 33, 65}, std::array{67, 49, 130},
+                                                          std::array{131, 143, 21}),
                                           testing::Bool(), testing::Bool(), testing::Values(0.0, 1.0, -0.5)),
                          multiply_name);
 
@@ -98,7 +99,7 @@ TEST(Gemm, RefusesShapesThatDoNotFit) {
 /// Rows of a matrix multiply to the same bits alone as together with others.
 TEST(Gemm, ExactProductsDoNotDependOnTheGroupingOfRows) {
     constexpr int m = 131;
-    constexpr int n = 37;
+    constexpr int n = 143;
     constexpr int k = 53;
     const auto a = matrix<float>(m, k, random_values(m * k, 1));
     const auto b = matrix<float>(k, n, random_values(k * n, 2));

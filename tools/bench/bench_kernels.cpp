@@ -131,6 +131,7 @@ void optimizer(benchmark::State& state) {
     });
 }
 
+template <Arithmetic arithmetic>
 void product(benchmark::State& state) {
     const int n = static_cast<int>(state.range(0));
     const int outputs = layer().intermediate_size;
@@ -138,7 +139,7 @@ void product(benchmark::State& state) {
     const auto x = random("x", n, inputs);
     const auto y = random("y", n, outputs);
     const auto weight = random_weight(outputs, inputs, 3);
-    Gemm<float> gemm(Arithmetic::f32);
+    Gemm<float> gemm(arithmetic);
     time_kernel(state, 2.0 * n * outputs * inputs,
                 f32 * (x.size() + y.size()) + bf16 * outputs * static_cast<double>(inputs), [&] {
                     gemm.linear(x, {{weight, y}});
@@ -283,7 +284,8 @@ void list_all() {
     list("rope", rope, {1024});
     list("swiglu", gated_unit, {1024});
     list("adamw", optimizer, {1 << 22});
-    list("product", product, {256, 1024});
+    list("product", product<Arithmetic::f32>, {256, 1024});
+    list("exact_product", product<Arithmetic::exact>, {256, 1024});
     list("round_to_float8", to_float8, {1024});
     list("widen_float8", from_float8, {8192});
     list("cross_entropy", next_token_loss, {256});
