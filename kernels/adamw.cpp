@@ -31,7 +31,7 @@ void adamw(const AdamWSettings& settings, double learning_rate, double gradient_
     const auto rate = static_cast<float>(learning_rate / (1 - std::pow(settings.beta1, step)));
     const auto second_scale = static_cast<float>(1 / (1 - std::pow(settings.beta2, step)));
     Kokkos::parallel_for(
-        "adamw", Kokkos::RangePolicy<Execution>(0, values.extent(0)), KOKKOS_LAMBDA(int i) {
+        "adamw", Elements(0, static_cast<std::int64_t>(values.extent(0))), KOKKOS_LAMBDA(std::int64_t i) {
             const auto gradient = static_cast<float>(gradients(i) * gradient_scale);
             const float m = beta1 * first_moments(i) + (1 - beta1) * gradient;
             const float v = beta2 * second_moments(i) + (1 - beta2) * gradient * gradient;

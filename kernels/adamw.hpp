@@ -1,5 +1,6 @@
 #pragma once
-/// AdamW with decoupled weight decay and bias correction, and the norm that gradients are clipped by.
+/// AdamW with decoupled weight decay and bias correction (arXiv 1711.05101, algorithm 2), and the norm that gradients
+/// are clipped by.
 #include "kernels/views.hpp"
 
 namespace lolcats {

@@ -33,9 +33,6 @@ struct KeyTile {
     bool local;
 };
 
-/// Keys that the cross-entropy is over. Among far ones the student's weights are normalised by their own sum.
-enum class EntropyKeys { all, far };
-
 /// One head's cross-entropy. Query chunks are taken in turn, and each sweeps over its keys: for the sum of the far
 /// ones' weights if those alone count, for the loss and the unclamped mass, and for the gradient, which needs that
 /// mass.
@@ -229,9 +226,9 @@ KOKKOS_INLINE_FUNCTION double head_loss_and_gradients(const HeadCrossEntropy<Tea
 
 /// Runs `body(entropy)` for every head and returns the sum of what it returns, in a fixed order.
 template <class Real, class Body>
-double for_each_head(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
-                     const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& log_sum,
-                     const Matrix<Real>& normalizer, EntropyKeys counted, const Body& body) {
+double for_each_head(const AttentionShape& shape, const Student<Real>& student, const AttentionInputs<Real>& inputs,
+                     const AttentionEntropy<Real>& entropy, const Body& body) {
+    const StudentForm& form = student.form;
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     const int heads = shape.batch * shape.heads;
@@ -242,88 +239,47 @@ double for_each_head(const AttentionShape& shape, const StudentForm& form, const
         "attention_cross_entropy", team_policy(heads, size.bytes()), KOKKOS_LAMBDA(const Team& team) {
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const CrossEntropyTiles<Real> tiles(scratch, w, shape.head_dim, form.feature_dim, p, shape.length);
-            const auto head = student_head(shape, form, parameters, attention_head(shape, team.league_rank(), q, k, k));
+            const auto head = student_head(shape, student, attention_head(shape, team.league_rank(), inputs));
             const std::size_t row = static_cast<std::size_t>(team.league_rank()) * shape.length;
-            const Real* sums = counted == EntropyKeys::all ? normalizer.data() + row : nullptr;
-            losses(team.league_rank()) =
-                body(HeadCrossEntropy<Team, Real>(team, head, tiles, log_sum.data() + row, sums, counted));
+            const Real* normalizer = entropy.keys == EntropyKeys::all ? entropy.normalizer.data() + row : nullptr;
+            losses(team.league_rank()) = body(HeadCrossEntropy<Team, Real>(
+                team, head, tiles, entropy.log_sum.data() + row, normalizer, entropy.keys));
         });
     return sum_in_order(losses);
-}
-
-template <class Real>
-double loss_with_gradients(const AttentionShape& shape, const StudentForm& form,
-                           const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                           const Matrix<Real>& log_sum, const Matrix<Real>& normalizer, EntropyKeys counted, Real scale,
-                           const StudentGradients<Real>& gradients) {
-    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
-    double loss = 0;
-    if (twin::attention_cross_entropy(shape, form, parameters, q, k, log_sum, normalizer, scale, &gradients, loss))
-        return loss;
-    return for_each_head(
-        shape, form, parameters, q, k, log_sum, normalizer, counted,
-        KOKKOS_LAMBDA(const HeadCrossEntropy<Team, Real>& entropy) {
-            return head_loss_and_gradients(entropy, scale, gradients);
-        });
-}
-
-template <class Real>
-double loss_alone(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
-                  const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& log_sum,
-                  const Matrix<Real>& normalizer, EntropyKeys counted) {
-    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
-    double loss = 0;
-    if (twin::attention_cross_entropy(shape, form, parameters, q, k, log_sum, normalizer, Real(0), nullptr, loss))
-        return loss;
-    return for_each_head(
-        shape, form, parameters, q, k, log_sum, normalizer, counted,
-        KOKKOS_LAMBDA(const HeadCrossEntropy<Team, Real>& entropy) { return entropy.run([](const Chunk&) {}); });
 }
 
 } // namespace
 
 template <class Real>
-double attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
-                               const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                               const Matrix<Real>& log_sum, const Matrix<Real>& normalizer, Real scale,
+double attention_cross_entropy(const AttentionShape& shape, const Student<Real>& student,
+                               const AttentionInputs<Real>& inputs, const AttentionEntropy<Real>& entropy, Real scale,
                                const StudentGradients<Real>& gradients) {
-    return loss_with_gradients(shape, form, parameters, q, k, log_sum, normalizer, EntropyKeys::all, scale, gradients);
+    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
+    double loss = 0;
+    if (twin::attention_cross_entropy(shape, student, inputs, entropy, scale, &gradients, loss)) return loss;
+    return for_each_head(
+        shape, student, inputs, entropy, KOKKOS_LAMBDA(const HeadCrossEntropy<Team, Real>& head) {
+            return head_loss_and_gradients(head, scale, gradients);
+        });
 }
 
 template <class Real>
-double attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
-                               const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                               const Matrix<Real>& log_sum, const Matrix<Real>& normalizer) {
-    return loss_alone(shape, form, parameters, q, k, log_sum, normalizer, EntropyKeys::all);
-}
-
-template <class Real>
-double far_cross_entropy(const AttentionShape& shape, const StudentForm& form,
-                         const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                         const Matrix<Real>& log_sum, Real scale, const StudentGradients<Real>& gradients) {
-    return loss_with_gradients(shape, form, parameters, q, k, log_sum, Matrix<Real>(), EntropyKeys::far, scale,
-                               gradients);
-}
-
-template <class Real>
-double far_cross_entropy(const AttentionShape& shape, const StudentForm& form,
-                         const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                         const Matrix<Real>& log_sum) {
-    return loss_alone(shape, form, parameters, q, k, log_sum, Matrix<Real>(), EntropyKeys::far);
+double attention_cross_entropy(const AttentionShape& shape, const Student<Real>& student,
+                               const AttentionInputs<Real>& inputs, const AttentionEntropy<Real>& entropy) {
+    const Kokkos::Profiling::ScopedRegion region("attention_cross_entropy");
+    double loss = 0;
+    if (twin::attention_cross_entropy(shape, student, inputs, entropy, Real(0), nullptr, loss)) return loss;
+    return for_each_head(
+        shape, student, inputs, entropy,
+        KOKKOS_LAMBDA(const HeadCrossEntropy<Team, Real>& head) { return head.run([](const Chunk&) {}); });
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template double far_cross_entropy<Real>(const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, \
-                                            const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, Real,       \
-                                            const StudentGradients<Real>&);                                            \
-    template double far_cross_entropy<Real>(const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, \
-                                            const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&);            \
-    template double attention_cross_entropy<Real>(                                                                     \
-        const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, const Matrix<Real>&,                \
-        const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, Real, const StudentGradients<Real>&);           \
-    template double attention_cross_entropy<Real>(const AttentionShape&, const StudentForm&,                           \
-                                                  const StudentParameters<Real>&, const Matrix<Real>&,                 \
-                                                  const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&);
+    template double attention_cross_entropy<Real>(const AttentionShape&, const Student<Real>&,                         \
+                                                  const AttentionInputs<Real>&, const AttentionEntropy<Real>&, Real,   \
+                                                  const StudentGradients<Real>&);                                      \
+    template double attention_cross_entropy<Real>(const AttentionShape&, const Student<Real>&,                         \
+                                                  const AttentionInputs<Real>&, const AttentionEntropy<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

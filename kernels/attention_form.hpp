@@ -25,6 +25,10 @@ enum class NearKeys {
     none     ///< no near keys: plain linear attention, normalised by normalizer_floor + sum weight
 };
 
+/// Throws Error for a name other than terrace, sliding, none.
+NearKeys near_keys(const std::string& name);
+const char* near_keys_name(NearKeys near);
+
 /// What every layer's student has in common.
 struct StudentForm {
     NearKeys near;

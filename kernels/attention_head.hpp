@@ -1,5 +1,6 @@
 #pragma once
 /// What the attention kernels share: one (sequence, query head) pair's rows and its tiles of scores.
+#include "kernels/attention_arrays.hpp"
 #include "kernels/tile.hpp"
 
 namespace lolcats {
@@ -26,8 +27,8 @@ KOKKOS_INLINE_FUNCTION Real* head_rows(const AttentionShape& shape, int index, c
 }
 
 template <class Real>
-KOKKOS_INLINE_FUNCTION AttentionHead<Real> attention_head(const AttentionShape& shape, int index, const Matrix<Real>& q,
-                                                          const Matrix<Real>& k, const Matrix<Real>& v) {
+KOKKOS_INLINE_FUNCTION AttentionHead<Real> attention_head(const AttentionShape& shape, int index,
+                                                          const AttentionInputs<Real>& inputs) {
     const int sequence = index / shape.heads;
     const int head = index % shape.heads;
     const std::size_t kv_offset =
@@ -37,9 +38,9 @@ KOKKOS_INLINE_FUNCTION AttentionHead<Real> attention_head(const AttentionShape& 
             .index = index,
             .q_stride = shape.heads * shape.head_dim,
             .kv_stride = shape.kv_heads * shape.head_dim,
-            .q = head_rows(shape, index, q),
-            .k = k.data() + kv_offset,
-            .v = v.data() + kv_offset};
+            .q = head_rows(shape, index, inputs.q),
+            .k = inputs.k.data() + kv_offset,
+            .v = inputs.v.data() + kv_offset};
 }
 
 /// scores[m, keys] = scale * q[m, d] k[keys, d]^T; `packed` holds d * keys elements.

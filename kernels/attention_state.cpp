@@ -41,33 +41,35 @@ KOKKOS_INLINE_FUNCTION void keep_row(const RowTeam& team, const AttentionShape& 
 } // namespace
 
 template <class Real>
-void keep_keys(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Real>& v, int first_row,
-               const AttentionState<Real>& state, int slot, int position) {
+void keep_keys(const AttentionShape& shape, const AttentionInputs<Real>& inputs, int first_row,
+               const AttentionState<Real>& state, const SequencePlace& place) {
     const int places = state.places();
     if (places == 0) return;
     for_each_row(
         "keep_keys", shape.length - first_row, KOKKOS_LAMBDA(const RowTeam& team, int i) {
             const int row = first_row + i;
-            keep_row(team, shape, &k(row, 0), &v(row, 0), state, slot, (position + row) % places);
+            keep_row(team, shape, &inputs.k(row, 0), &inputs.v(row, 0), state, place.slot,
+                     (place.position + row) % places);
         });
 }
 
 template <class Real>
-void keep_step_keys(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Real>& v,
-                    const AttentionState<Real>& state, const StepRows& rows) {
+void keep_step_keys(const AttentionShape& shape, const AttentionInputs<Real>& inputs, const AttentionState<Real>& state,
+                    const StepRows& rows) {
     const int places = state.places();
     if (places == 0) return;
     for_each_row(
         "keep_step_keys", shape.batch, KOKKOS_LAMBDA(const RowTeam& team, int row) {
-            keep_row(team, shape, &k(row, 0), &v(row, 0), state, rows.slots(row), rows.positions(row) % places);
+            keep_row(team, shape, &inputs.k(row, 0), &inputs.v(row, 0), state, rows.slots(row),
+                     rows.positions(row) % places);
         });
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
     template struct AttentionState<Real>;                                                                              \
-    template void keep_keys<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&, int,                \
-                                  const AttentionState<Real>&, int, int);                                              \
-    template void keep_step_keys<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&,                \
+    template void keep_keys<Real>(const AttentionShape&, const AttentionInputs<Real>&, int,                            \
+                                  const AttentionState<Real>&, const SequencePlace&);                                  \
+    template void keep_step_keys<Real>(const AttentionShape&, const AttentionInputs<Real>&,                            \
                                        const AttentionState<Real>&, const StepRows&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)

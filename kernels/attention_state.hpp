@@ -6,7 +6,7 @@
 /// that leave: a whole chunk at a time for the terrace, one key for the sliding window, its own key where there are no
 /// near ones. The teacher folds nothing, and its ring has a place for every key. Keys are kept after RoPE: positions
 /// cannot change later.
-#include "kernels/student_attention.hpp"
+#include "kernels/attention_arrays.hpp"
 #include "kernels/views.hpp"
 
 #include <algorithm>
@@ -51,6 +51,12 @@ struct StepRows {
     Vector<int> positions; ///< [B], tokens before each
 };
 
+/// Where a prefill goes on.
+struct SequencePlace {
+    int slot;
+    int position; ///< tokens that the sequence has had
+};
+
 /// Scratch of a continued prefill: a sequence's kept keys, and the new ones after them.
 template <class Real>
 struct KeyRun {
@@ -58,42 +64,39 @@ struct KeyRun {
     Tensor3<Real> values; ///< [H_kv, at least kept + T, d]
 };
 
-/// Attention of T = shape.length more tokens of the sequence in `slot`, which has had `position` tokens, and the update
-/// of its state; shape.batch is 1. The numbers are those of student_attention() over all tokens at once. y: [T, H d];
-/// normalizer: [H, T].
+/// Attention of T = shape.length more tokens of one sequence, and the update of its state; shape.batch is 1. The
+/// numbers are those of student_attention() over all tokens at once.
 template <class Real>
-void continue_student_attention(const AttentionShape& shape, const StudentForm& form,
-                                const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const AttentionState<Real>& state, int slot, int position,
-                                const KeyRun<Real>& run, const Matrix<Real>& y, const Matrix<Real>& normalizer);
+void continue_student_attention(const AttentionShape& shape, const Student<Real>& student,
+                                const AttentionInputs<Real>& inputs, const AttentionState<Real>& state,
+                                const SequencePlace& place, const KeyRun<Real>& run,
+                                const AttentionOutputs<Real>& outputs);
 
 /// The same for one more token of each of shape.batch sequences; shape.length is 1. y: [B, H d].
 template <class Real>
-void step_student_attention(const AttentionShape& shape, const StudentForm& form,
-                            const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                            const Matrix<Real>& v, const AttentionState<Real>& state, const StepRows& rows,
-                            const Matrix<Real>& y);
+void step_student_attention(const AttentionShape& shape, const Student<Real>& student,
+                            const AttentionInputs<Real>& inputs, const AttentionState<Real>& state,
+                            const StepRows& rows, const Matrix<Real>& y);
 
 /// As continue_student_attention, for the teacher.
 template <class Real>
-void continue_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const AttentionState<Real>& state, int slot, int position,
-                                const Matrix<Real>& y, const Matrix<Real>& log_sum);
+void continue_softmax_attention(const AttentionShape& shape, const AttentionInputs<Real>& inputs,
+                                const AttentionState<Real>& state, const SequencePlace& place,
+                                const AttentionOutputs<Real>& outputs);
 
 /// As step_student_attention, for the teacher.
 template <class Real>
-void step_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k,
-                            const Matrix<Real>& v, const AttentionState<Real>& state, const StepRows& rows,
-                            const Matrix<Real>& y);
+void step_softmax_attention(const AttentionShape& shape, const AttentionInputs<Real>& inputs,
+                            const AttentionState<Real>& state, const StepRows& rows, const Matrix<Real>& y);
 
-/// Writes keys `first_row` .. T - 1 of k and v[T, H_kv d] to the ring of a slot as those from position + first_row on.
+/// Writes keys and values `first_row` .. T - 1 to the ring of a slot as those from position + first_row on.
 template <class Real>
-void keep_keys(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Real>& v, int first_row,
-               const AttentionState<Real>& state, int slot, int position);
+void keep_keys(const AttentionShape& shape, const AttentionInputs<Real>& inputs, int first_row,
+               const AttentionState<Real>& state, const SequencePlace& place);
 
 /// Writes the one key of each row to its ring.
 template <class Real>
-void keep_step_keys(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Real>& v,
-                    const AttentionState<Real>& state, const StepRows& rows);
+void keep_step_keys(const AttentionShape& shape, const AttentionInputs<Real>& inputs, const AttentionState<Real>& state,
+                    const StepRows& rows);
 
 } // namespace lolcats

@@ -54,6 +54,10 @@ double read_device_number(cudaStream_t stream) {
     return number;
 }
 
+cuda::AttentionInputs pointers(const AttentionInputs<float>& inputs) {
+    return {inputs.q.data(), inputs.k.data(), inputs.v.data()};
+}
+
 cuda::StudentParameterPointers pointers(const StudentParameters<float>& parameters) {
     return {parameters.q_map.data(), parameters.k_map.data(), parameters.q_bias.data(), parameters.k_bias.data(),
             parameters.window_factors.data()};
@@ -67,71 +71,72 @@ cuda::StudentGradientPointers pointers(const StudentGradients<float>& gradients)
 } // namespace
 
 template <>
-bool softmax_attention(const AttentionShape& shape, const Matrix<float>& q, const Matrix<float>& k,
-                       const Matrix<float>& v, const Matrix<float>& y, const Matrix<float>& log_sum) {
+bool softmax_attention(const AttentionShape& shape, const AttentionInputs<float>& inputs,
+                       const AttentionOutputs<float>& outputs) {
     if (!allowed || !cuda::supports(shape)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
-    cuda::softmax_attention(shape, {q.data(), k.data(), v.data()}, y.data(), log_sum.data(),
+    cuda::softmax_attention(shape, pointers(inputs), outputs.y.data(), outputs.statistics.data(),
                             workspace(cuda::softmax_attention_workspace(shape)), stream);
     return true;
 }
 
 template <>
-bool student_attention(const AttentionShape& shape, const StudentForm& form, const StudentParameters<float>& parameters,
-                       const Matrix<float>& q, const Matrix<float>& k, const Matrix<float>& v, const Matrix<float>& y,
-                       const Matrix<float>& normalizer) {
+bool student_attention(const AttentionShape& shape, const Student<float>& student, const AttentionInputs<float>& inputs,
+                       const AttentionOutputs<float>& outputs) {
+    const auto& [form, parameters] = student;
     if (!allowed || !cuda::supports(shape, form)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
-    cuda::student_attention(shape, form, pointers(parameters), {q.data(), k.data(), v.data()}, y.data(),
-                            normalizer.data(), nullptr, workspace(cuda::student_attention_workspace(shape, form)),
-                            stream);
+    cuda::student_attention(shape, form, pointers(parameters), pointers(inputs), outputs.y.data(),
+                            outputs.statistics.data(), nullptr,
+                            workspace(cuda::student_attention_workspace(shape, form)), stream);
     return true;
 }
 
 template <>
-bool student_squared_error(const AttentionShape& shape, const StudentForm& form,
-                           const StudentParameters<float>& parameters, const Matrix<float>& q, const Matrix<float>& k,
-                           const Matrix<float>& v, const Matrix<float>& teacher, float scale, const Matrix<float>& y,
-                           const Matrix<float>& normalizer, const Matrix<float>& dy, double& error) {
+bool student_squared_error(const AttentionShape& shape, const Student<float>& student,
+                           const AttentionInputs<float>& inputs, const AttentionOutputs<float>& outputs,
+                           const SquaredError<float>& error, double& sum) {
+    const auto& [form, parameters] = student;
     if (!allowed || !cuda::supports(shape, form)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
-    const cuda::SquaredError wanted{teacher.data(), scale, dy.data(), device_number()};
-    cuda::student_attention(shape, form, pointers(parameters), {q.data(), k.data(), v.data()}, y.data(),
-                            normalizer.data(), &wanted, workspace(cuda::student_attention_workspace(shape, form)),
-                            stream);
-    error = read_device_number(stream);
+    const cuda::SquaredError wanted{error.teacher.data(), error.scale, error.dy.data(), device_number()};
+    cuda::student_attention(shape, form, pointers(parameters), pointers(inputs), outputs.y.data(),
+                            outputs.statistics.data(), &wanted,
+                            workspace(cuda::student_attention_workspace(shape, form)), stream);
+    sum = read_device_number(stream);
     return true;
 }
 
 template <>
-bool student_attention_backward(const AttentionShape& shape, const StudentForm& form,
-                                const StudentParameters<float>& parameters, const Matrix<float>& q,
-                                const Matrix<float>& k, const Matrix<float>& v, const Matrix<float>& y,
-                                const Matrix<float>& normalizer, const Matrix<float>& dy,
-                                const StudentGradients<float>& gradients,
-                                const AttentionInputGradients<float>* inputs) {
+bool student_attention_backward(const AttentionShape& shape, const Student<float>& student,
+                                const AttentionInputs<float>& inputs, const AttentionOutputs<float>& outputs,
+                                const Matrix<float>& dy, const StudentGradients<float>& gradients,
+                                const AttentionInputGradients<float>* input_gradients) {
+    const auto& [form, parameters] = student;
     if (!allowed || !cuda::supports(shape, form)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
     cuda::InputGradientPointers wanted{};
-    if (inputs != nullptr) wanted = {inputs->q.data(), inputs->k.data(), inputs->v.data()};
-    cuda::student_attention_backward(shape, form, pointers(parameters), {q.data(), k.data(), v.data()},
-                                     {y.data(), normalizer.data(), dy.data()}, pointers(gradients),
-                                     inputs != nullptr ? &wanted : nullptr,
+    if (input_gradients != nullptr)
+        wanted = {input_gradients->q.data(), input_gradients->k.data(), input_gradients->v.data()};
+    cuda::student_attention_backward(shape, form, pointers(parameters), pointers(inputs),
+                                     {outputs.y.data(), outputs.statistics.data(), dy.data()}, pointers(gradients),
+                                     input_gradients != nullptr ? &wanted : nullptr,
                                      workspace(cuda::student_attention_backward_workspace(shape, form)), stream);
     return true;
 }
 
 template <>
-bool attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
-                             const StudentParameters<float>& parameters, const Matrix<float>& q, const Matrix<float>& k,
-                             const Matrix<float>& log_sum, const Matrix<float>& normalizer, float scale,
+bool attention_cross_entropy(const AttentionShape& shape, const Student<float>& student,
+                             const AttentionInputs<float>& inputs, const AttentionEntropy<float>& entropy, float scale,
                              const StudentGradients<float>* gradients, double& loss) {
+    const auto& [form, parameters] = student;
     if (!allowed || !cuda::supports(shape, form)) return false;
     const cudaStream_t stream = Execution().cuda_stream();
     cuda::StudentGradientPointers wanted{};
     if (gradients != nullptr) wanted = pointers(*gradients);
-    cuda::attention_cross_entropy(shape, form, pointers(parameters), q.data(), k.data(),
-                                  {log_sum.data(), normalizer.data()}, scale, gradients != nullptr ? &wanted : nullptr,
+    const float* normalizer = entropy.keys == EntropyKeys::all ? entropy.normalizer.data() : nullptr;
+    cuda::attention_cross_entropy(shape, form, pointers(parameters), inputs.q.data(), inputs.k.data(),
+                                  {entropy.log_sum.data(), normalizer}, scale, gradients != nullptr ? &wanted : nullptr,
                                   device_number(), workspace(cuda::attention_cross_entropy_workspace(shape, form)),
                                   stream);
     loss = read_device_number(stream);

@@ -133,10 +133,10 @@ struct HeadBranches {
 } // namespace
 
 template <class Real>
-void branch_attention(const AttentionShape& shape, const StudentForm& form, const BranchChoice& choice,
-                      const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                      const Matrix<Real>& v, const Matrix<Real>& y, const AttentionMass<Real>& mass) {
+void branch_attention(const AttentionShape& shape, const Student<Real>& student, const BranchChoice& choice,
+                      const AttentionInputs<Real>& inputs, const Matrix<Real>& y, const AttentionMass<Real>& mass) {
     const Kokkos::Profiling::ScopedRegion region("branch_attention");
+    const StudentForm& form = student.form;
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     Scratch<Real> size;
@@ -146,7 +146,7 @@ void branch_attention(const AttentionShape& shape, const StudentForm& form, cons
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const BranchTiles<Real> tiles(scratch, shape.length, w, shape.head_dim, form.feature_dim, p);
             const int index = team.league_rank();
-            const auto head = student_head(shape, form, parameters, attention_head(shape, index, q, k, v));
+            const auto head = student_head(shape, student, attention_head(shape, index, inputs));
             const HeadBranches<Team, Real> branches{team, head, tiles, choice, shape.head_dim, p};
             tile::fill(team, p * shape.head_dim, Real(0), tiles.state);
             tile::fill(team, p, Real(0), tiles.state_sum);
@@ -162,9 +162,9 @@ void branch_attention(const AttentionShape& shape, const StudentForm& form, cons
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template void branch_attention<Real>(const AttentionShape&, const StudentForm&, const BranchChoice&,               \
-                                         const StudentParameters<Real>&, const Matrix<Real>&, const Matrix<Real>&,     \
-                                         const Matrix<Real>&, const Matrix<Real>&, const AttentionMass<Real>&);
+    template void branch_attention<Real>(const AttentionShape&, const Student<Real>&, const BranchChoice&,             \
+                                         const AttentionInputs<Real>&, const Matrix<Real>&,                            \
+                                         const AttentionMass<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

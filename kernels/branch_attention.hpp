@@ -35,8 +35,7 @@ int queries_with_far_keys(const StudentForm& form, int length);
 
 /// y: [B T, H d], of the chosen branch. `mass` does not depend on the choice.
 template <class Real>
-void branch_attention(const AttentionShape& shape, const StudentForm& form, const BranchChoice& choice,
-                      const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                      const Matrix<Real>& v, const Matrix<Real>& y, const AttentionMass<Real>& mass);
+void branch_attention(const AttentionShape& shape, const Student<Real>& student, const BranchChoice& choice,
+                      const AttentionInputs<Real>& inputs, const Matrix<Real>& y, const AttentionMass<Real>& mass);
 
 } // namespace lolcats

@@ -79,8 +79,8 @@ bool all_finite(const Matrix<Real>& values) {
     const Real* data = values.data();
     std::size_t wrong = 0;
     Kokkos::parallel_reduce(
-        "all_finite", Kokkos::RangePolicy<Execution>(0, values.size()),
-        KOKKOS_LAMBDA(std::size_t i, std::size_t & count) { count += Kokkos::isfinite(data[i]) ? 0 : 1; }, wrong);
+        "all_finite", Elements(0, static_cast<std::int64_t>(values.size())),
+        KOKKOS_LAMBDA(std::int64_t i, std::size_t & count) { count += Kokkos::isfinite(data[i]) ? 0 : 1; }, wrong);
     return wrong == 0;
 }
 

@@ -425,8 +425,8 @@ std::size_t feature_map_partials(const Heads& heads, int feature_dim) {
     return size * heads.count * segment_count(heads.shape.length);
 }
 
-/// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) + 128 (d + f + 16) bf16, 88 KiB at d = 128, f
-/// = 64. Moves 2 d + 4 d' bytes a row in, with dx 8 d more; 6 d f FLOP a row, with dx 8 d f. Then one pass over the
+/// Blocks: T / 512 x count of 256 threads; shared memory 2 d (f + 8) + 128 (d + f + 16) bf16: 88 KiB for d = 128 with
+/// f = 64. Moves 2 d + 4 d' bytes a row in, with dx 8 d more; 6 d f FLOP a row, with dx 8 d f. Then one pass over the
 /// partial sums.
 void feature_map_backward(const Heads& heads, const StudentForm& form, const MapPointers& map, const float* factors,
                           PackedRows rows, const BFloat* x, const float* dphi, float* partials,

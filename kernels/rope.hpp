@@ -1,5 +1,5 @@
 #pragma once
-/// Rotary position embedding in the Hugging Face layout: dimension i is rotated with i + d/2.
+/// Rotary position embedding (arXiv 2104.09864) in the Hugging Face layout: dimension i is rotated with i + d/2.
 #include "kernels/views.hpp"
 #include "lolcats/model_config.hpp"
 

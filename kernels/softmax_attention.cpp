@@ -82,58 +82,58 @@ KOKKOS_INLINE_FUNCTION void query_group(const Team& team, const QueryGroup<Real>
 /// All queries of a head.
 template <class Real>
 KOKKOS_INLINE_FUNCTION void all_queries(const Team& team, const QueryGroup<Real>& group, const AttentionShape& shape,
-                                        const AttentionHead<Real>& head, int history, const Matrix<Real>& y,
-                                        const Matrix<Real>& log_sum) {
+                                        const AttentionHead<Real>& head, int history,
+                                        const AttentionOutputs<Real>& outputs) {
     for (int first = 0; first < shape.length; first += group_rows) {
         const int count = first + group_rows < shape.length ? group_rows : shape.length - first;
-        query_group(team, group, head, history, first, count, shape.head_dim, head_rows(shape, head.index, y),
-                    log_sum.data() + static_cast<std::size_t>(head.index) * shape.length);
+        query_group(team, group, head, history, first, count, shape.head_dim, head_rows(shape, head.index, outputs.y),
+                    outputs.statistics.data() + static_cast<std::size_t>(head.index) * shape.length);
     }
 }
 
 } // namespace
 
 template <class Real>
-void softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v,
-                       const Matrix<Real>& y, const Matrix<Real>& log_sum) {
+void softmax_attention(const AttentionShape& shape, const AttentionInputs<Real>& inputs,
+                       const AttentionOutputs<Real>& outputs) {
     const Kokkos::Profiling::ScopedRegion region("softmax_attention");
-    if (twin::softmax_attention(shape, q, k, v, y, log_sum)) return;
+    if (twin::softmax_attention(shape, inputs, outputs)) return;
     Scratch<Real> size;
     QueryGroup<Real>(size, group_size(shape), shape.head_dim);
     Kokkos::parallel_for(
         "softmax_attention", team_policy(shape.batch * shape.heads, size.bytes()), KOKKOS_LAMBDA(const Team& team) {
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const QueryGroup<Real> group(scratch, group_size(shape), shape.head_dim);
-            all_queries(team, group, shape, attention_head(shape, team.league_rank(), q, k, v), 0, y, log_sum);
+            all_queries(team, group, shape, attention_head(shape, team.league_rank(), inputs), 0, outputs);
         });
 }
 
 template <class Real>
-void continue_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const AttentionState<Real>& state, int slot, int position,
-                                const Matrix<Real>& y, const Matrix<Real>& log_sum) {
+void continue_softmax_attention(const AttentionShape& shape, const AttentionInputs<Real>& inputs,
+                                const AttentionState<Real>& state, const SequencePlace& place,
+                                const AttentionOutputs<Real>& outputs) {
     const Kokkos::Profiling::ScopedRegion region("continue_softmax_attention");
-    keep_keys(shape, k, v, 0, state, slot, position);
+    keep_keys(shape, inputs, 0, state, place);
     Scratch<Real> size;
     QueryGroup<Real>(size, group_size(shape), shape.head_dim);
     Kokkos::parallel_for(
         "continue_softmax_attention", team_policy(shape.heads, size.bytes()), KOKKOS_LAMBDA(const Team& team) {
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const QueryGroup<Real> group(scratch, group_size(shape), shape.head_dim);
-            AttentionHead<Real> head = attention_head(shape, team.league_rank(), q, k, v);
-            head.k = &state.keys(slot, head.head / shape.group(), 0, 0);
-            head.v = &state.values(slot, head.head / shape.group(), 0, 0);
+            AttentionHead<Real> head = attention_head(shape, team.league_rank(), inputs);
+            head.k = &state.keys(place.slot, head.head / shape.group(), 0, 0);
+            head.v = &state.values(place.slot, head.head / shape.group(), 0, 0);
             head.kv_stride = shape.head_dim;
-            all_queries(team, group, shape, head, position, y, log_sum);
+            all_queries(team, group, shape, head, place.position, outputs);
         });
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template void softmax_attention<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&,             \
-                                          const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&);              \
-    template void continue_softmax_attention<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&,    \
-                                                   const Matrix<Real>&, const AttentionState<Real>&, int, int,         \
-                                                   const Matrix<Real>&, const Matrix<Real>&);
+    template void softmax_attention<Real>(const AttentionShape&, const AttentionInputs<Real>&,                         \
+                                          const AttentionOutputs<Real>&);                                              \
+    template void continue_softmax_attention<Real>(const AttentionShape&, const AttentionInputs<Real>&,                \
+                                                   const AttentionState<Real>&, const SequencePlace&,                  \
+                                                   const AttentionOutputs<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

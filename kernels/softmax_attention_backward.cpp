@@ -79,13 +79,13 @@ KOKKOS_INLINE_FUNCTION void backward_head(const Team& team, const SoftmaxBackwar
 } // namespace
 
 template <class Real>
-void softmax_attention_backward(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& log_sum,
-                                const Matrix<Real>& dy, const AttentionInputGradients<Real>& inputs) {
+void softmax_attention_backward(const AttentionShape& shape, const AttentionInputs<Real>& inputs,
+                                const AttentionOutputs<Real>& outputs, const Matrix<Real>& dy,
+                                const AttentionInputGradients<Real>& input_gradients) {
     const Kokkos::Profiling::ScopedRegion region("softmax_attention_backward");
-    Kokkos::deep_copy(Execution(), inputs.q, Real(0));
-    Kokkos::deep_copy(Execution(), inputs.k, Real(0));
-    Kokkos::deep_copy(Execution(), inputs.v, Real(0));
+    Kokkos::deep_copy(Execution(), input_gradients.q, Real(0));
+    Kokkos::deep_copy(Execution(), input_gradients.k, Real(0));
+    Kokkos::deep_copy(Execution(), input_gradients.v, Real(0));
     Scratch<Real> size;
     SoftmaxBackwardTiles<Real>(size, shape.head_dim);
     Kokkos::parallel_for(
@@ -94,21 +94,21 @@ void softmax_attention_backward(const AttentionShape& shape, const Matrix<Real>&
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const SoftmaxBackwardTiles<Real> tiles(scratch, shape.head_dim);
             const int index = team.league_rank();
-            const SoftmaxHeadGradients<Real> out{.y = head_rows(shape, index, y),
+            const SoftmaxHeadGradients<Real> out{.y = head_rows(shape, index, outputs.y),
                                                  .dy = head_rows(shape, index, dy),
-                                                 .log_sum =
-                                                     log_sum.data() + static_cast<std::size_t>(index) * shape.length,
-                                                 .dq = head_rows(shape, index, inputs.q),
-                                                 .dk = head_rows(shape, index, inputs.k),
-                                                 .dv = head_rows(shape, index, inputs.v)};
-            backward_head(team, tiles, attention_head(shape, index, q, k, v), out, shape.head_dim, shape.length);
+                                                 .log_sum = outputs.statistics.data() +
+                                                            static_cast<std::size_t>(index) * shape.length,
+                                                 .dq = head_rows(shape, index, input_gradients.q),
+                                                 .dk = head_rows(shape, index, input_gradients.k),
+                                                 .dv = head_rows(shape, index, input_gradients.v)};
+            backward_head(team, tiles, attention_head(shape, index, inputs), out, shape.head_dim, shape.length);
         });
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template void softmax_attention_backward<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&,    \
-                                                   const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&,      \
-                                                   const Matrix<Real>&, const AttentionInputGradients<Real>&);
+    template void softmax_attention_backward<Real>(const AttentionShape&, const AttentionInputs<Real>&,                \
+                                                   const AttentionOutputs<Real>&, const Matrix<Real>&,                 \
+                                                   const AttentionInputGradients<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

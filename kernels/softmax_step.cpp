@@ -6,11 +6,10 @@ namespace lolcats {
 
 /// A team has a row's key/value head and all query heads that read it: each key is read once.
 template <class Real>
-void step_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, const Matrix<Real>& k,
-                            const Matrix<Real>& v, const AttentionState<Real>& state, const StepRows& rows,
-                            const Matrix<Real>& y) {
+void step_softmax_attention(const AttentionShape& shape, const AttentionInputs<Real>& inputs,
+                            const AttentionState<Real>& state, const StepRows& rows, const Matrix<Real>& y) {
     const Kokkos::Profiling::ScopedRegion region("step_softmax_attention");
-    keep_step_keys(shape, k, v, state, rows);
+    keep_step_keys(shape, inputs, state, rows);
     const int group = shape.group();
     const int d = shape.head_dim;
     const Real scale = Real(1) / Kokkos::sqrt(static_cast<Real>(d));
@@ -25,7 +24,7 @@ void step_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, 
             const int head = team.league_rank() % shape.kv_heads;
             const int slot = rows.slots(row);
             const int count = rows.positions(row) + 1;
-            const Real* queries = &q(row, head * group * d);
+            const Real* queries = &inputs.q(row, head * group * d);
             t.begin(team, group, d);
             for (int first = 0; first < count; first += softmax_tile_keys) {
                 const int keys = first + softmax_tile_keys < count ? softmax_tile_keys : count - first;
@@ -44,9 +43,8 @@ void step_softmax_attention(const AttentionShape& shape, const Matrix<Real>& q, 
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template void step_softmax_attention<Real>(const AttentionShape&, const Matrix<Real>&, const Matrix<Real>&,        \
-                                               const Matrix<Real>&, const AttentionState<Real>&, const StepRows&,      \
-                                               const Matrix<Real>&);
+    template void step_softmax_attention<Real>(const AttentionShape&, const AttentionInputs<Real>&,                    \
+                                               const AttentionState<Real>&, const StepRows&, const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

@@ -25,31 +25,32 @@ Vector<double> row_squares(const Matrix<Real>& x) {
 } // namespace
 
 template <class Real>
-double relative_squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, int length, Real scale,
-                              const Matrix<Real>& dy) {
-    const auto squares = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, row_squares(teacher));
+double relative_squared_error(const Matrix<Real>& y, int length, const SquaredError<Real>& error) {
+    const auto squares = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, row_squares(error.teacher));
     double total = 0;
-    for (std::size_t first = 0; first < teacher.extent(0); first += length) {
+    for (std::size_t first = 0; first < y.extent(0); first += length) {
         double mean = 0;
         for (int row = 0; row < length; ++row) mean += squares(first + row);
-        mean /= static_cast<double>(length) * teacher.extent(1);
+        mean /= static_cast<double>(length) * y.extent(1);
         const auto rows = [&](const Matrix<Real>& x) -> Matrix<Real> {
             return Kokkos::subview(x, Kokkos::make_pair(first, first + length), Kokkos::ALL);
         };
-        total += squared_error(rows(student), rows(teacher), static_cast<Real>(scale / mean), rows(dy)) / mean;
+        const SquaredError<Real> of_sequence{rows(error.teacher), static_cast<Real>(error.scale / mean),
+                                             rows(error.dy)};
+        total += squared_error(rows(y), of_sequence) / mean;
     }
     return total;
 }
 
 template <class Real>
-double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& dy) {
-    const int columns = static_cast<int>(student.extent(1));
-    Vector<double> row_sums(uninitialized("squared_error_rows"), student.extent(0));
+double squared_error(const Matrix<Real>& y, const SquaredError<Real>& error) {
+    const int columns = static_cast<int>(y.extent(1));
+    Vector<double> row_sums(uninitialized("squared_error_rows"), y.extent(0));
     for_each_row(
-        "squared_error", student.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
+        "squared_error", y.extent(0), KOKKOS_LAMBDA(const RowTeam& team, int row) {
             const double sum = team.template sum<double>(columns, [&](int j) {
-                const Real difference = student(row, j) - teacher(row, j);
-                dy(row, j) = 2 * scale * difference;
+                const Real difference = y(row, j) - error.teacher(row, j);
+                error.dy(row, j) = 2 * error.scale * difference;
                 return static_cast<double>(difference) * static_cast<double>(difference);
             });
             team.once([&] { row_sums(row) = sum; });
@@ -58,28 +59,22 @@ double squared_error(const Matrix<Real>& student, const Matrix<Real>& teacher, R
 }
 
 template <class Real>
-double student_squared_error(const AttentionShape& shape, const StudentForm& form,
-                             const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                             const Matrix<Real>& v, const Matrix<Real>& teacher, Real scale, const Matrix<Real>& y,
-                             const Matrix<Real>& normalizer, const Matrix<Real>& dy) {
+double student_squared_error(const AttentionShape& shape, const Student<Real>& student,
+                             const AttentionInputs<Real>& inputs, const AttentionOutputs<Real>& outputs,
+                             const SquaredError<Real>& error) {
     const Kokkos::Profiling::ScopedRegion region("student_attention");
-    double error = 0;
-    if (twin::student_squared_error(shape, form, parameters, q, k, v, teacher, scale, y, normalizer, dy, error))
-        return error;
-    student_attention(shape, form, parameters, q, k, v, y, normalizer);
-    return squared_error(y, teacher, scale, dy);
+    double sum = 0;
+    if (twin::student_squared_error(shape, student, inputs, outputs, error, sum)) return sum;
+    student_attention(shape, student, inputs, outputs);
+    return squared_error(outputs.y, error);
 }
 
-template double squared_error<float>(const Matrix<float>&, const Matrix<float>&, float, const Matrix<float>&);
-template double squared_error<double>(const Matrix<double>&, const Matrix<double>&, double, const Matrix<double>&);
-
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template double relative_squared_error<Real>(const Matrix<Real>&, const Matrix<Real>&, int, Real,                  \
-                                                 const Matrix<Real>&);                                                 \
-    template double student_squared_error<Real>(const AttentionShape&, const StudentForm&,                             \
-                                                const StudentParameters<Real>&, const Matrix<Real>&,                   \
-                                                const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, Real,   \
-                                                const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&);
+    template double squared_error<Real>(const Matrix<Real>&, const SquaredError<Real>&);                               \
+    template double relative_squared_error<Real>(const Matrix<Real>&, int, const SquaredError<Real>&);                 \
+    template double student_squared_error<Real>(const AttentionShape&, const Student<Real>&,                           \
+                                                const AttentionInputs<Real>&, const AttentionOutputs<Real>&,           \
+                                                const SquaredError<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

@@ -4,42 +4,8 @@
 #include "kernels/attention_twin.hpp"
 #include "kernels/row_team.hpp"
 #include "kernels/student_head.hpp"
-#include "lolcats/error.hpp"
 
 namespace lolcats {
-
-NearKeys near_keys(const std::string& name) {
-    if (name == "terrace") return NearKeys::terrace;
-    if (name == "sliding") return NearKeys::sliding;
-    if (name == "none") return NearKeys::none;
-    fail("attention '{}' is not a student's: use terrace, sliding or none", name);
-}
-
-const char* near_keys_name(NearKeys near) {
-    switch (near) {
-    case NearKeys::terrace:
-        return "terrace";
-    case NearKeys::sliding:
-        return "sliding";
-    case NearKeys::none:
-        return "none";
-    }
-    return "unknown";
-}
-
-template <class Real>
-StudentGradients<Real>::StudentGradients(int heads, int weights)
-    : q_map("dq_map", heads, weights), k_map("dk_map", heads, weights), q_bias("dq_bias", heads),
-      k_bias("dk_bias", heads), window_factors("dwindow_factors", heads) {}
-
-template <class Real>
-void StudentGradients<Real>::set_zero() const {
-    Kokkos::deep_copy(Execution(), q_map, Real(0));
-    Kokkos::deep_copy(Execution(), k_map, Real(0));
-    Kokkos::deep_copy(Execution(), q_bias, Real(0));
-    Kokkos::deep_copy(Execution(), k_bias, Real(0));
-    Kokkos::deep_copy(Execution(), window_factors, Real(0));
-}
 
 namespace {
 
@@ -93,11 +59,11 @@ KOKKOS_INLINE_FUNCTION void forward_chunk(const Team& team, const StudentHead<Re
 } // namespace
 
 template <class Real>
-void student_attention(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
-                       const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, const Matrix<Real>& y,
-                       const Matrix<Real>& normalizer) {
+void student_attention(const AttentionShape& shape, const Student<Real>& student, const AttentionInputs<Real>& inputs,
+                       const AttentionOutputs<Real>& outputs) {
     const Kokkos::Profiling::ScopedRegion region("student_attention");
-    if (twin::student_attention(shape, form, parameters, q, k, v, y, normalizer)) return;
+    if (twin::student_attention(shape, student, inputs, outputs)) return;
+    const StudentForm& form = student.form;
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     Scratch<Real> size;
@@ -106,31 +72,33 @@ void student_attention(const AttentionShape& shape, const StudentForm& form, con
         "student_attention", team_policy(shape.batch * shape.heads, size.bytes()), KOKKOS_LAMBDA(const Team& team) {
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const ForwardTiles<Real> tiles(scratch, w, shape.head_dim, form.feature_dim, p);
-            const auto head = student_head(shape, form, parameters, attention_head(shape, team.league_rank(), q, k, v));
+            const auto head = student_head(shape, student, attention_head(shape, team.league_rank(), inputs));
             tile::fill(team, p * shape.head_dim, Real(0), tiles.state);
             tile::fill(team, p, Real(0), tiles.state_sum);
             for (int index = 0; index < head.chunks(); ++index)
-                forward_chunk(team, head, tiles, index, false, head_rows(shape, head.rows.index, y),
-                              normalizer.data() + static_cast<std::size_t>(head.rows.index) * shape.length);
+                forward_chunk(team, head, tiles, index, false, head_rows(shape, head.rows.index, outputs.y),
+                              outputs.statistics.data() + static_cast<std::size_t>(head.rows.index) * shape.length);
         });
 }
 
 namespace {
 
-/// run[j] = key and value first + j of a sequence: those before `position` from the ring, then the new rows.
+/// run[j] = key and value first + j of a sequence: those before place.position from the ring, then the new rows.
 template <class Real>
-void line_up(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Real>& v,
-             const AttentionState<Real>& state, int slot, int first, int position, const KeyRun<Real>& run) {
+void line_up(const AttentionShape& shape, const AttentionInputs<Real>& inputs, const AttentionState<Real>& state,
+             const SequencePlace& place, int first, const KeyRun<Real>& run) {
     const int places = state.places();
     const int d = shape.head_dim;
-    const int count = position - first + shape.length;
+    const int count = place.position - first + shape.length;
     for_each_row(
         "line_up", static_cast<std::size_t>(shape.kv_heads) * count, KOKKOS_LAMBDA(const RowTeam& team, int i) {
             const int head = i / count;
             const int j = i % count;
-            const int row = first + j - position;
-            const Real* key = row < 0 ? &state.keys(slot, head, (first + j) % places, 0) : &k(row, head * d);
-            const Real* value = row < 0 ? &state.values(slot, head, (first + j) % places, 0) : &v(row, head * d);
+            const int row = first + j - place.position;
+            const Real* key =
+                row < 0 ? &state.keys(place.slot, head, (first + j) % places, 0) : &inputs.k(row, head * d);
+            const Real* value =
+                row < 0 ? &state.values(place.slot, head, (first + j) % places, 0) : &inputs.v(row, head * d);
             Real* key_out = &run.keys(head, j, 0);
             Real* value_out = &run.values(head, j, 0);
             team.for_each(d, [=](int c) {
@@ -143,16 +111,18 @@ void line_up(const AttentionShape& shape, const Matrix<Real>& k, const Matrix<Re
 } // namespace
 
 template <class Real>
-void continue_student_attention(const AttentionShape& shape, const StudentForm& form,
-                                const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const AttentionState<Real>& state, int slot, int position,
-                                const KeyRun<Real>& run, const Matrix<Real>& y, const Matrix<Real>& normalizer) {
+void continue_student_attention(const AttentionShape& shape, const Student<Real>& student,
+                                const AttentionInputs<Real>& inputs, const AttentionState<Real>& state,
+                                const SequencePlace& place, const KeyRun<Real>& run,
+                                const AttentionOutputs<Real>& outputs) {
     const Kokkos::Profiling::ScopedRegion region("continue_student_attention");
+    const StudentForm& form = student.form;
+    const int position = place.position;
     const int first = first_kept(form.near, form.window, position);
     const int folded = first_kept(form.near, form.window, position + shape.length) - first; // keys to fold at the end
     const int history = position - first;
     const int keys = history + shape.length;
-    line_up(shape, k, v, state, slot, first, position, run);
+    line_up(shape, inputs, state, place, first, run);
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, keys);
     Scratch<Real> size;
@@ -162,34 +132,32 @@ void continue_student_attention(const AttentionShape& shape, const StudentForm& 
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             ForwardTiles<Real> tiles(scratch, w, shape.head_dim, form.feature_dim, p);
             const int h = team.league_rank();
-            tiles.state = &state.sums(slot, h, 0, 0);
-            tiles.state_sum = &state.feature_sums(slot, h, 0);
-            AttentionHead<Real> rows = attention_head(shape, h, q, k, v);
+            tiles.state = &state.sums(place.slot, h, 0, 0);
+            tiles.state_sum = &state.feature_sums(place.slot, h, 0);
+            AttentionHead<Real> rows = attention_head(shape, h, inputs);
             rows.k = &run.keys(h / shape.group(), 0, 0);
             rows.v = &run.values(h / shape.group(), 0, 0);
             rows.kv_stride = shape.head_dim;
-            auto head = student_head(shape, form, parameters, rows);
+            auto head = student_head(shape, student, rows);
             head.window = w;
             head.length = keys;
             head.history = history;
             const int last = head.chunks() - 1;
             for (int index = history / w; index <= last; ++index)
-                forward_chunk(team, head, tiles, index, first > 0, head_rows(shape, h, y), &normalizer(h, 0));
+                forward_chunk(team, head, tiles, index, first > 0, head_rows(shape, h, outputs.y),
+                              &outputs.statistics(h, 0));
             const int begin = last > 0 ? (last - 1) * w : 0;
             if (folded > begin) fold(team, head, tiles, begin, folded);
         });
-    keep_keys(shape, k, v, std::max(0, folded - history), state, slot, position);
+    keep_keys(shape, inputs, std::max(0, folded - history), state, place);
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
-    template struct StudentGradients<Real>;                                                                            \
-    template void student_attention<Real>(const AttentionShape&, const StudentForm&, const StudentParameters<Real>&,   \
-                                          const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&,               \
-                                          const Matrix<Real>&, const Matrix<Real>&);                                   \
+    template void student_attention<Real>(const AttentionShape&, const Student<Real>&, const AttentionInputs<Real>&,   \
+                                          const AttentionOutputs<Real>&);                                              \
     template void continue_student_attention<Real>(                                                                    \
-        const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, const Matrix<Real>&,                \
-        const Matrix<Real>&, const Matrix<Real>&, const AttentionState<Real>&, int, int, const KeyRun<Real>&,          \
-        const Matrix<Real>&, const Matrix<Real>&);
+        const AttentionShape&, const Student<Real>&, const AttentionInputs<Real>&, const AttentionState<Real>&,        \
+        const SequencePlace&, const KeyRun<Real>&, const AttentionOutputs<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

@@ -278,9 +278,31 @@ void launch_student_attention(const StudentArguments& arguments, cudaStream_t st
 
 } // namespace
 
+namespace {
+
+/// What near_keys asks for at w = d = 128, the most of all kernels.
+constexpr int largest_shared_memory = 6 * 128 * pitch(128) * static_cast<int>(sizeof(BFloat));
+
+/// GPUs before Hopper and those of workstations grant a block less. Without a GPU, as in planning, it is not asked.
+bool grants_shared_memory() {
+    static const bool granted = [] {
+        int device = 0;
+        int most = 0;
+        if (cudaGetDevice(&device) != cudaSuccess ||
+            cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) {
+            (void)cudaGetLastError();
+            return true;
+        }
+        return most >= largest_shared_memory;
+    }();
+    return granted;
+}
+
+} // namespace
+
 bool supports(const AttentionShape& shape, const StudentForm& form) {
-    return supports(shape) && supports(form.map) && form.window >= 16 && form.window <= largest_window &&
-           form.window % 16 == 0 && is_one_of(FeatureDims(), form.feature_dim) &&
+    return supports(shape) && grants_shared_memory() && supports(form.map) && form.window >= 16 &&
+           form.window <= largest_window && form.window % 16 == 0 && is_one_of(FeatureDims(), form.feature_dim) &&
            is_one_of(FeatureCounts(), features(form.map, form.feature_dim));
 }
 

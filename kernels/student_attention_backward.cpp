@@ -252,7 +252,7 @@ struct HeadBackward {
         for (int j = 0; j < begin; ++j) ds[j] = 0;
         Real total = 0;
         Real ties = 0;
-#pragma omp simd reduction(+ : total, ties)
+        LOLCATS_OMP("omp simd reduction(+ : total, ties)")
         for (int j = begin; j < visible; ++j) {
             ds[j] = weights[j] * (ds[j] - dot);
             total += ds[j];
@@ -289,10 +289,10 @@ struct HeadBackward {
 };
 
 template <bool InputGradients, class Real>
-void launch_backward(const AttentionShape& shape, const StudentForm& form, const StudentParameters<Real>& parameters,
-                     const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, const Matrix<Real>& y,
-                     const Matrix<Real>& normalizer, const Matrix<Real>& dy, const StudentGradients<Real>& gradients,
-                     const AttentionInputGradients<Real>& inputs) {
+void launch_backward(const AttentionShape& shape, const Student<Real>& student, const AttentionInputs<Real>& inputs,
+                     const AttentionOutputs<Real>& outputs, const Matrix<Real>& dy,
+                     const StudentGradients<Real>& gradients, const AttentionInputGradients<Real>& input_gradients) {
+    const StudentForm& form = student.form;
     const int p = features(form.map, form.feature_dim);
     const int w = std::min(form.window, shape.length);
     Scratch<Real> size;
@@ -304,14 +304,14 @@ void launch_backward(const AttentionShape& shape, const StudentForm& form, const
             Scratch<Real> scratch(team.team_scratch(1).get_shmem(size.bytes()));
             const BackwardTiles<Real> tiles(scratch, w, shape.head_dim, form.feature_dim, p);
             const int index = team.league_rank();
-            const auto head = student_head(shape, form, parameters, attention_head(shape, index, q, k, v));
-            const HeadGradients<Real> out{.y = head_rows(shape, index, y),
+            const auto head = student_head(shape, student, attention_head(shape, index, inputs));
+            const HeadGradients<Real> out{.y = head_rows(shape, index, outputs.y),
                                           .dy = head_rows(shape, index, dy),
-                                          .normalizer =
-                                              normalizer.data() + static_cast<std::size_t>(index) * shape.length,
-                                          .dq = InputGradients ? head_rows(shape, index, inputs.q) : nullptr,
-                                          .dk = InputGradients ? head_rows(shape, index, inputs.k) : nullptr,
-                                          .dv = InputGradients ? head_rows(shape, index, inputs.v) : nullptr,
+                                          .normalizer = outputs.statistics.data() +
+                                                        static_cast<std::size_t>(index) * shape.length,
+                                          .dq = InputGradients ? head_rows(shape, index, input_gradients.q) : nullptr,
+                                          .dk = InputGradients ? head_rows(shape, index, input_gradients.k) : nullptr,
+                                          .dv = InputGradients ? head_rows(shape, index, input_gradients.v) : nullptr,
                                           .q_map = maps ? &gradients.q_map(index, 0) : nullptr,
                                           .k_map = maps ? &gradients.k_map(index, 0) : nullptr,
                                           .q_bias = maps ? &gradients.q_bias(index) : nullptr,
@@ -324,41 +324,34 @@ void launch_backward(const AttentionShape& shape, const StudentForm& form, const
 } // namespace
 
 template <class Real>
-void student_attention_backward(const AttentionShape& shape, const StudentForm& form,
-                                const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
+void student_attention_backward(const AttentionShape& shape, const Student<Real>& student,
+                                const AttentionInputs<Real>& inputs, const AttentionOutputs<Real>& outputs,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients) {
     const Kokkos::Profiling::ScopedRegion region("student_attention_backward");
-    if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, nullptr))
-        return;
-    launch_backward<false>(shape, form, parameters, q, k, v, y, normalizer, dy, gradients,
-                           AttentionInputGradients<Real>{});
+    if (twin::student_attention_backward(shape, student, inputs, outputs, dy, gradients, nullptr)) return;
+    launch_backward<false>(shape, student, inputs, outputs, dy, gradients, AttentionInputGradients<Real>{});
 }
 
 template <class Real>
-void student_attention_backward(const AttentionShape& shape, const StudentForm& form,
-                                const StudentParameters<Real>& parameters, const Matrix<Real>& q, const Matrix<Real>& k,
-                                const Matrix<Real>& v, const Matrix<Real>& y, const Matrix<Real>& normalizer,
+void student_attention_backward(const AttentionShape& shape, const Student<Real>& student,
+                                const AttentionInputs<Real>& inputs, const AttentionOutputs<Real>& outputs,
                                 const Matrix<Real>& dy, const StudentGradients<Real>& gradients,
-                                const AttentionInputGradients<Real>& inputs) {
+                                const AttentionInputGradients<Real>& input_gradients) {
     const Kokkos::Profiling::ScopedRegion region("student_attention_backward");
-    if (twin::student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, &inputs))
-        return;
-    Kokkos::deep_copy(Execution(), inputs.q, Real(0));
-    Kokkos::deep_copy(Execution(), inputs.k, Real(0));
-    Kokkos::deep_copy(Execution(), inputs.v, Real(0));
-    launch_backward<true>(shape, form, parameters, q, k, v, y, normalizer, dy, gradients, inputs);
+    if (twin::student_attention_backward(shape, student, inputs, outputs, dy, gradients, &input_gradients)) return;
+    Kokkos::deep_copy(Execution(), input_gradients.q, Real(0));
+    Kokkos::deep_copy(Execution(), input_gradients.k, Real(0));
+    Kokkos::deep_copy(Execution(), input_gradients.v, Real(0));
+    launch_backward<true>(shape, student, inputs, outputs, dy, gradients, input_gradients);
 }
 
 #define LOLCATS_INSTANTIATE(Real)                                                                                      \
+    template void student_attention_backward<Real>(const AttentionShape&, const Student<Real>&,                        \
+                                                   const AttentionInputs<Real>&, const AttentionOutputs<Real>&,        \
+                                                   const Matrix<Real>&, const StudentGradients<Real>&);                \
     template void student_attention_backward<Real>(                                                                    \
-        const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, const Matrix<Real>&,                \
-        const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&,       \
-        const StudentGradients<Real>&);                                                                                \
-    template void student_attention_backward<Real>(                                                                    \
-        const AttentionShape&, const StudentForm&, const StudentParameters<Real>&, const Matrix<Real>&,                \
-        const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&, const Matrix<Real>&,       \
-        const StudentGradients<Real>&, const AttentionInputGradients<Real>&);
+        const AttentionShape&, const Student<Real>&, const AttentionInputs<Real>&, const AttentionOutputs<Real>&,      \
+        const Matrix<Real>&, const StudentGradients<Real>&, const AttentionInputGradients<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)
 #undef LOLCATS_INSTANTIATE

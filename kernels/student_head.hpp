@@ -1,9 +1,9 @@
 #pragma once
 /// One (sequence, query head) of the student's attention: its constants, near and far ranges, and local weights.
 #include "kernels/attention_head.hpp"
+#include "kernels/feature_map.hpp"
 #include "kernels/floors.hpp"
 #include "kernels/scratch.hpp"
-#include "kernels/student_attention.hpp"
 
 namespace lolcats {
 
@@ -57,9 +57,10 @@ struct Chunk {
 };
 
 template <class Real>
-KOKKOS_INLINE_FUNCTION StudentHead<Real> student_head(const AttentionShape& shape, const StudentForm& form,
-                                                      const StudentParameters<Real>& parameters,
+KOKKOS_INLINE_FUNCTION StudentHead<Real> student_head(const AttentionShape& shape, const Student<Real>& student,
                                                       const AttentionHead<Real>& rows) {
+    const StudentForm& form = student.form;
+    const StudentParameters<Real>& parameters = student.parameters;
     const int h = rows.head;
     const Real gamma = Real(1) / (Real(1) + Kokkos::exp(-parameters.window_factors(h)));
     const auto map = [&](const Tensor3<Real>& weights, const Vector<Real>& bias) {
@@ -101,8 +102,7 @@ struct StudentTiles {
           k_phi(scratch.take(2 * w * p)) {}
 };
 
-/// Adds `count` keys to the state, `sums` [p, d] and `feature_sums` [p]. z and phi are scratch, [count, f] and [count,
-/// p].
+/// Adds `count` keys to the state, `sums` [p, d] and `feature_sums` [p]. Scratch: z[count, f] and phi[count, p].
 template <class Team, class Real>
 KOKKOS_INLINE_FUNCTION void fold_keys(const Team& team, const HeadFeatureMap<Real>& map, int count, const Real* k,
                                       int k_row, const Real* v, int v_row, Real* z, Real* phi, Real* sums,

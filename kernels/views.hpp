@@ -1,10 +1,9 @@
 #pragma once
 /// Array types of the kernels. All are dense and row-major: the last index is the fastest.
-#include "kernels/attention_form.hpp"
-
 #include <Kokkos_Core.hpp>
 #include <Kokkos_Profiling_ScopedRegion.hpp>
 
+#include <cstdint>
 #include <string>
 #include <type_traits>
 
@@ -13,6 +12,9 @@ namespace lolcats {
 using Execution = Kokkos::DefaultExecutionSpace;
 using Team = Kokkos::TeamPolicy<Execution>::member_type;
 inline constexpr bool runs_on_host = std::is_same_v<Execution, Kokkos::DefaultHostExecutionSpace>;
+
+/// Of one array's elements, which may be more than a GPU's own type of indices counts.
+using Elements = Kokkos::RangePolicy<Execution, Kokkos::IndexType<std::int64_t>>;
 
 template <class T>
 using Vector = Kokkos::View<T*, Kokkos::LayoutRight>;

@@ -3,9 +3,9 @@
 ///
 /// L layers, width D, H query heads on H_kv key/value heads of dimension d, MLP width F, vocabulary V, feature width f,
 /// LoRA rank r; a micro-batch of B sequences of T tokens has n = B T rows.
+#include "kernels/attention_arrays.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/rope.hpp"
-#include "kernels/student_attention.hpp"
 #include "kernels/views.hpp"
 #include "lolcats/model_config.hpp"
 
@@ -98,6 +98,10 @@ struct LayerActivations {
 
     LayerActivations() = default;
     LayerActivations(const ModelConfig& config, const AttentionShape& shape);
+
+    /// What the layer's attention reads and writes.
+    [[nodiscard]] AttentionInputs<Real> inputs() const { return {q, k, v}; }
+    [[nodiscard]] AttentionOutputs<Real> outputs() const { return {y, statistics}; }
 };
 
 /// The shape of attention over B = batch sequences of T = length tokens.

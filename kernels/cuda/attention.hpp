@@ -31,7 +31,7 @@ bool supports(const AttentionShape& shape);
 bool supports(FeatureMapKind map);
 
 /// Besides: a map with a twin; w a multiple of 16 up to 128; d' in {32, 64, 128, 256}, for which f must be in {16, 32,
-/// 64, 128}.
+/// 64, 128}; a GPU that grants a block 204 KiB of shared memory, as Hopper does.
 bool supports(const AttentionShape& shape, const StudentForm& form);
 
 std::size_t softmax_attention_workspace(const AttentionShape& shape);

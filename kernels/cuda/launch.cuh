@@ -33,8 +33,8 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 blocks, int th
         config.stream = stream;
         status = cudaLaunchKernelEx(&config, kernel, arguments...);
     }
-    if (status == cudaSuccess) status = cudaGetLastError();
     nvtxRangePop();
+    if (status != cudaSuccess) (void)cudaGetLastError(); // else it would be blamed on whoever asks next
     check(status, name);
 }
 

@@ -129,7 +129,7 @@ template <class Real>
 void teacher_layer(const LayerContext<Real>& context, const AttentionShape& shape, const LayerWeights<Real>& weights,
                    const LayerActivations<Real>& act, const Matrix<Real>& x) {
     attention_inputs(context, shape, weights, x, act);
-    softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+    softmax_attention(shape, act.inputs(), act.outputs());
     finish_layer(context, weights, act, x);
 }
 
@@ -158,9 +158,9 @@ void AdaptedDecoder<Real>::take_apart(const BranchChoice& choice) {
 template <class Real>
 void AdaptedDecoder<Real>::attend(const AttentionShape& shape, const AdaptedLayer<Real>& layer,
                                   const LayerActivations<Real>& act) {
-    if (layer.softmax) return softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+    if (layer.softmax) return softmax_attention(shape, act.inputs(), act.outputs());
     if (choice_) return attend_in_part(shape, layer, act);
-    student_attention(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics);
+    student_attention(shape, {form_, layer.student}, act.inputs(), act.outputs());
 }
 
 template <class Real>
@@ -168,7 +168,7 @@ void AdaptedDecoder<Real>::attend_in_part(const AttentionShape& shape, const Ada
                                           const LayerActivations<Real>& act) {
     const int heads = shape.batch * shape.heads;
     const AttentionMass<Real> mass{first_rows(mass_.far, heads), first_rows(mass_.far_softmax, heads)};
-    branch_attention(shape, form_, *choice_, layer.student, act.q, act.k, act.v, act.y, mass);
+    branch_attention(shape, {form_, layer.student}, *choice_, act.inputs(), act.y, mass);
     MassSum& sum = mass_sums_[static_cast<int>(layer.index)];
     sum.far += sum_of(mass.far);
     sum.far_softmax += sum_of(mass.far_softmax);
@@ -254,7 +254,7 @@ void AdaptedDecoder<Real>::student_backward(const AttentionShape& shape, const A
     if (trained && !maps.exist())
         maps = {largest_.batch * largest_.heads, context_.config.head_dim * form_.feature_dim};
     if (trained) maps.set_zero();
-    student_attention_backward(shape, form_, layer.student, act.q, act.k, act.v, act.y, act.statistics, dy,
+    student_attention_backward(shape, {form_, layer.student}, act.inputs(), act.outputs(), dy,
                                trained ? maps : StudentGradients<Real>(), inputs);
     if (trained) add_gradients(shape, maps, layer.student_gradients);
 }
@@ -279,7 +279,7 @@ void AdaptedDecoder<Real>::attention_backward(const AttentionShape& shape, const
     };
     project_backward(o_proj, weights.o, act.y, middle, dy, false);
     if (layer.softmax) {
-        softmax_attention_backward(shape, act.q, act.k, act.v, act.y, act.statistics, dy, inputs);
+        softmax_attention_backward(shape, act.inputs(), act.outputs(), dy, inputs);
     } else {
         student_backward(shape, layer, act, dy, inputs);
     }

@@ -12,8 +12,8 @@ template <class T>
 void widen_all(const T* values, const Matrix<float>& x) {
     float* const out = x.data();
     Kokkos::parallel_for(
-        "widen_embeddings", Kokkos::RangePolicy<Execution>(0, x.size()),
-        KOKKOS_LAMBDA(int i) { out[i] = widened(values[i]); });
+        "widen_embeddings", Elements(0, static_cast<std::int64_t>(x.size())),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = widened(values[i]); });
 }
 
 } // namespace

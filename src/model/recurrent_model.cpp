@@ -110,12 +110,10 @@ void RecurrentModel<Real>::take(int slot, const Matrix<Real>& x) {
     run_layers(piece_gemm_, shape, for_shape(piece_activations_, shape), x,
                [&](std::size_t layer, const LayerActivations<Real>& act) {
                    if (weights_.student)
-                       continue_student_attention(shape, *weights_.student, weights_.adapted[layer].student, act.q,
-                                                  act.k, act.v, states_[layer], slot, position, run_, act.y,
-                                                  act.statistics);
+                       continue_student_attention(shape, {*weights_.student, weights_.adapted[layer].student},
+                                                  act.inputs(), states_[layer], {slot, position}, run_, act.outputs());
                    else
-                       continue_softmax_attention(shape, act.q, act.k, act.v, states_[layer], slot, position, act.y,
-                                                  act.statistics);
+                       continue_softmax_attention(shape, act.inputs(), states_[layer], {slot, position}, act.outputs());
                });
     positions_[slot] += count;
 }
@@ -130,10 +128,10 @@ void RecurrentModel<Real>::step(std::span<const int> slots, const Matrix<Real>& 
     run_layers(step_gemm_, shape, for_shape(step_activations_, shape), x,
                [&](std::size_t layer, const LayerActivations<Real>& act) {
                    if (weights_.student)
-                       step_student_attention(shape, *weights_.student, weights_.adapted[layer].student, act.q, act.k,
-                                              act.v, states_[layer], rows_, act.y);
+                       step_student_attention(shape, {*weights_.student, weights_.adapted[layer].student}, act.inputs(),
+                                              states_[layer], rows_, act.y);
                    else
-                       step_softmax_attention(shape, act.q, act.k, act.v, states_[layer], rows_, act.y);
+                       step_softmax_attention(shape, act.inputs(), states_[layer], rows_, act.y);
                });
     for (const int slot : slots) ++positions_[slot];
 }

@@ -19,14 +19,14 @@ TransferBlock::TransferBlock(std::vector<LayerWeights<float>> weights, const Mod
 }
 
 void TransferBlock::run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train, bool hands_on,
-                        std::vector<double>& losses) {
+                        LayerLosses& losses) {
     const LayerContext<float> context{config_, rope_, gemm_};
     const auto act = for_shape(activations_, shape);
     for (int layer = layers_.begin; layer < layers_.end; ++layer) {
         const auto& weights = weights_[layer - layers_.begin];
         attention_inputs(context, shape, weights, x, act);
-        softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
-        losses[layer - layers_.begin] += layer_loss(shape, layer, act, batch, train);
+        softmax_attention(shape, act.inputs(), act.outputs());
+        add_layer_loss(shape, layer, act, batch, train, losses);
         // Nothing in the block itself needs what leaves its last attention.
         if (layer + 1 == layers_.end && !hands_on) break;
         hand_on(weights, act, x);
@@ -37,7 +37,7 @@ void TransferBlock::pass_through(const AttentionShape& shape, const Matrix<float
     const auto act = for_shape(activations_, shape);
     for (const auto& weights : weights_) {
         attention_inputs({config_, rope_, gemm_}, shape, weights, x, act);
-        softmax_attention(shape, act.q, act.k, act.v, act.y, act.statistics);
+        softmax_attention(shape, act.inputs(), act.outputs());
         hand_on(weights, act, x);
     }
 }
@@ -48,41 +48,42 @@ void TransferBlock::hand_on(const LayerWeights<float>& weights, const LayerActiv
     round_residual(storage_, x);
 }
 
-double TransferBlock::layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act,
-                                 double batch, bool train) {
-    const auto student = students_.parameters(layer);
-    const auto y = first_rows(student_y_, shape.rows());
-    const auto dy = first_rows(dy_, shape.rows());
-    const auto normalizer = first_rows(normalizer_, shape.batch * shape.heads);
+void TransferBlock::add_layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act,
+                                   double batch, bool train, LayerLosses& losses) {
+    const Student<float> student{form_, students_.parameters(layer)};
+    const AttentionInputs<float> inputs = act.inputs();
+    const AttentionOutputs<float> outputs{first_rows(student_y_, shape.rows()),
+                                          first_rows(normalizer_, shape.batch * shape.heads)};
     const double queries = batch * shape.heads * shape.length;
-    const double mse_scale = loss_.mse_factor / (queries * shape.head_dim);
-    const double xent_scale = loss_.xent_factor / queries;
-    const double far_xent_scale = loss_.far_xent_factor / queries;
+    const double numbers = queries * shape.head_dim;
+    const double mse_scale = loss_.mse_factor / numbers;
     const auto block_share = [&](double scale) { return static_cast<float>(scale / layers_.size()); };
 
-    double loss = 0;
+    const SquaredError<float> error{act.y, block_share(mse_scale), first_rows(dy_, shape.rows())};
+    double squares = 0;
     if (loss_.relative) {
-        student_attention(shape, form_, student, act.q, act.k, act.v, y, normalizer);
-        loss = mse_scale * relative_squared_error(y, act.y, shape.length, block_share(mse_scale), dy);
+        student_attention(shape, student, inputs, outputs);
+        squares = relative_squared_error(outputs.y, shape.length, error);
     } else {
-        loss = mse_scale * student_squared_error(shape, form_, student, act.q, act.k, act.v, act.y,
-                                                 block_share(mse_scale), y, normalizer, dy);
+        squares = student_squared_error(shape, student, inputs, outputs, error);
     }
+    double loss = mse_scale * squares;
     if (train) {
         partial_.set_zero();
-        student_attention_backward(shape, form_, student, act.q, act.k, act.v, y, normalizer, dy, partial_);
+        student_attention_backward(shape, student, inputs, outputs, error.dy, partial_);
     }
-    if (loss_.xent_factor > 0)
-        loss += xent_scale *
-                (train ? attention_cross_entropy(shape, form_, student, act.q, act.k, act.statistics, normalizer,
-                                                 block_share(xent_scale), partial_)
-                       : attention_cross_entropy(shape, form_, student, act.q, act.k, act.statistics, normalizer));
-    if (loss_.far_xent_factor > 0)
-        loss += far_xent_scale * (train ? far_cross_entropy(shape, form_, student, act.q, act.k, act.statistics,
-                                                            block_share(far_xent_scale), partial_)
-                                        : far_cross_entropy(shape, form_, student, act.q, act.k, act.statistics));
+    const auto add_entropy = [&](EntropyKeys keys, double factor) {
+        if (factor == 0) return;
+        const double scale = factor / queries;
+        const AttentionEntropy<float> entropy{keys, act.statistics, outputs.statistics};
+        loss += scale * (train ? attention_cross_entropy(shape, student, inputs, entropy, block_share(scale), partial_)
+                               : attention_cross_entropy(shape, student, inputs, entropy));
+    };
+    add_entropy(EntropyKeys::all, loss_.xent_factor);
+    add_entropy(EntropyKeys::far, loss_.far_xent_factor);
     if (train) add_gradients(shape, partial_, students_.gradients(layer));
-    return loss;
+    losses.total[layer - layers_.begin] += loss;
+    losses.mse[layer - layers_.begin] += squares / numbers;
 }
 
 } // namespace lolcats

@@ -16,8 +16,16 @@ namespace lolcats {
 struct TransferLoss {
     double mse_factor;
     double xent_factor;
-    double far_xent_factor = 0; ///< the same of far_cross_entropy
+    double far_xent_factor = 0; ///< the same over far keys alone
     bool relative = false;      ///< the squared error is relative_squared_error's
+};
+
+/// By layer, for the sequences that were added up.
+struct LayerLosses {
+    explicit LayerLosses(int layers = 0) : total(layers), mse(layers) {}
+
+    std::vector<double> total; ///< what is trained on
+    std::vector<double> mse;   ///< the squared error in it, without its factor
 };
 
 class TransferBlock {
@@ -36,16 +44,16 @@ public:
     void set_form(const StudentForm& form) { form_ = form; }
     /// x[n, D] enters the block's first layer. It becomes what leaves the last one where the block `hands_on`, and is
     /// used up otherwise. Adds this micro-batch's share of each layer's loss, for a batch of `batch` sequences in all,
-    /// to `losses` [layers]; with `train` also its gradients.
+    /// to `losses`; with `train` also its gradients.
     void run(const AttentionShape& shape, const Matrix<float>& x, double batch, bool train, bool hands_on,
-             std::vector<double>& losses);
+             LayerLosses& losses);
     /// x[n, D] becomes what leaves the block; nothing is learnt.
     void pass_through(const AttentionShape& shape, const Matrix<float>& x);
 
 private:
     void hand_on(const LayerWeights<float>& weights, const LayerActivations<float>& act, const Matrix<float>& x);
-    double layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act, double batch,
-                      bool train);
+    void add_layer_loss(const AttentionShape& shape, int layer, const LayerActivations<float>& act, double batch,
+                        bool train, LayerLosses& losses);
 
     ModelConfig config_;
     StudentForm form_;

@@ -42,8 +42,12 @@ struct StudentRun {
         : c(c), q(matrix<Real>(c.rows(), c.query_width(), in.q)), k(matrix<Real>(c.rows(), c.kv_width(), in.k)),
           v(matrix<Real>(c.rows(), c.kv_width(), in.v)), parameters(student_parameters<Real>(c, in)),
           y(poisoned<Real>(c.rows(), c.query_width())), normalizer(poisoned<Real>(c.statistic_rows(), c.shape.length)) {
-        student_attention(c.shape, c.form, parameters, q, k, v, y, normalizer);
+        student_attention(c.shape, student(), inputs(), outputs());
     }
+
+    [[nodiscard]] Student<Real> student() const { return {c.form, parameters}; }
+    [[nodiscard]] AttentionInputs<Real> inputs() const { return {q, k, v}; }
+    [[nodiscard]] AttentionOutputs<Real> outputs() const { return {y, normalizer}; }
 
     [[nodiscard]] StudentGradients<Real> zero_gradients() const {
         return {static_cast<int>(c.statistic_rows()), static_cast<int>(c.map_size())};
@@ -52,8 +56,8 @@ struct StudentRun {
     /// Gradients of dy . y with respect to the parameters only.
     [[nodiscard]] StudentGradients<Real> parameter_gradients(const std::vector<double>& dy) const {
         const auto gradients = zero_gradients();
-        student_attention_backward(c.shape, c.form, parameters, q, k, v, y, normalizer,
-                                   matrix<Real>(c.rows(), c.query_width(), dy), gradients);
+        student_attention_backward(c.shape, student(), inputs(), outputs(), matrix<Real>(c.rows(), c.query_width(), dy),
+                                   gradients);
         return gradients;
     }
 };
@@ -92,7 +96,7 @@ AttentionInputGradients<Real> input_gradients(const StudentRun<Real>& run, const
     const AttentionInputGradients<Real> inputs{.q = poisoned<Real>(c.rows(), c.query_width()),
                                                .k = poisoned<Real>(c.rows(), c.query_width()),
                                                .v = poisoned<Real>(c.rows(), c.query_width())};
-    student_attention_backward(c.shape, c.form, run.parameters, run.q, run.k, run.v, run.y, run.normalizer,
+    student_attention_backward(c.shape, run.student(), run.inputs(), run.outputs(),
                                matrix<Real>(c.rows(), c.query_width(), dy), gradients, inputs);
     return inputs;
 }

@@ -154,7 +154,7 @@ TEST_P(AttentionEdges, ParameterGradientsAreAdded) {
     const auto dy = random_values(c.rows() * c.query_width(), 241);
     const auto once = parameter_sums(c.shape, run.parameter_gradients(dy));
     const auto gradients = run.parameter_gradients(dy);
-    student_attention_backward(c.shape, c.form, run.parameters, run.q, run.k, run.v, run.y, run.normalizer,
+    student_attention_backward(c.shape, run.student(), run.inputs(), run.outputs(),
                                matrix<double>(c.rows(), c.query_width(), dy), gradients);
     auto twice = parameter_sums(c.shape, gradients);
     for (auto* array : {&twice.q_map, &twice.k_map, &twice.q_bias, &twice.k_bias, &twice.g})
@@ -243,9 +243,10 @@ TEST(SoftmaxAttention, FloatAtUsualHeadSizes) {
             const auto expected = naive_teacher(c.shape, in);
             const auto y = poisoned<float>(c.rows(), c.query_width());
             const auto log_sum = poisoned<float>(c.statistic_rows(), length);
-            softmax_attention(c.shape, matrix<float>(c.rows(), c.query_width(), in.q),
-                              matrix<float>(c.rows(), c.kv_width(), in.k), matrix<float>(c.rows(), c.kv_width(), in.v),
-                              y, log_sum);
+            const AttentionInputs<float> inputs{matrix<float>(c.rows(), c.query_width(), in.q),
+                                                matrix<float>(c.rows(), c.kv_width(), in.k),
+                                                matrix<float>(c.rows(), c.kv_width(), in.v)};
+            softmax_attention(c.shape, inputs, {y, log_sum});
             EXPECT_TRUE(close(values(y), expected.y, 2e-6)) << "d " << d << ", T " << length;
             EXPECT_TRUE(close(values(log_sum), expected.statistics, 1e-6)) << "d " << d << ", T " << length;
         }
@@ -268,8 +269,8 @@ TEST_P(AttentionEdges, FloatCrossEntropyAgreesWithDouble) {
         const StudentRun<Real> run(c, in);
         const auto log_sum = matrix<Real>(c.statistic_rows(), c.shape.length, teacher.statistics);
         const auto gradients = run.zero_gradients();
-        const double loss = attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum,
-                                                    run.normalizer, Real(0.01), gradients);
+        const double loss = attention_cross_entropy(c.shape, run.student(), run.inputs(),
+                                                    {EntropyKeys::all, log_sum, run.normalizer}, Real(0.01), gradients);
         return std::pair(loss, parameter_sums(c.shape, gradients));
     };
     const auto [loss, gradients] = run_in(1.0F);

@@ -37,14 +37,17 @@ TEST_P(AttentionMemory, OneLongHeadStaysSmall) {
     const int n = shape.length;
     const int d = shape.head_dim;
     // The inputs count too: five arrays of T x d floats are 40 MB.
-    const Matrix<float> q("q", n, d), k("k", n, d), v("v", n, d), y("y", n, d), dy("dy", n, d), normalizer("D", 1, n);
-    const StudentParameters<float> parameters{Tensor3<float>("q_map", 1, d, 64), Tensor3<float>("k_map", 1, d, 64),
-                                              Vector<float>("q_bias", 1), Vector<float>("k_bias", 1),
-                                              Vector<float>("g", 1)};
+    using Rows = Matrix<float>;
+    const Rows dy("dy", n, d);
+    const AttentionInputs<float> inputs{Rows("q", n, d), Rows("k", n, d), Rows("v", n, d)};
+    const AttentionOutputs<float> outputs{Rows("y", n, d), Rows("normalizer", 1, n)};
+    const Student<float> student{form,
+                                 {Tensor3<float>("q_map", 1, d, 64), Tensor3<float>("k_map", 1, d, 64),
+                                  Vector<float>("q_bias", 1), Vector<float>("k_bias", 1), Vector<float>("g", 1)}};
     Kokkos::deep_copy(dy, 1.0F);
     const StudentGradients<float> gradients(1, d * 64);
-    student_attention(shape, form, parameters, q, k, v, y, normalizer);
-    student_attention_backward(shape, form, parameters, q, k, v, y, normalizer, dy, gradients);
+    student_attention(shape, student, inputs, outputs);
+    student_attention_backward(shape, student, inputs, outputs, dy, gradients);
     EXPECT_LT(peak_megabytes() - before, 64);
     EXPECT_GT(peak_megabytes() - before, 36); // the measure itself works; a few pages may have been there before
 }

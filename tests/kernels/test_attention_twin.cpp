@@ -35,31 +35,28 @@ protected:
 
 /// Portable kernels would agree with the rest of this file as well.
 TEST_F(AttentionTwin, FloatGoesToTheGpusKernels) {
-    const auto& p = run.parameters;
+    const auto student = run.student();
+    const auto inputs = run.inputs();
     const auto zeros = [](const Matrix<float>& like) { return Matrix<float>("zeros", like.extent(0), like.extent(1)); };
-    const auto y = zeros(run.y);
-    const auto log_sum = zeros(run.normalizer);
-    const auto normalizer = zeros(run.normalizer);
+    const auto zero_outputs = [&] { return AttentionOutputs<float>{zeros(run.y), zeros(run.normalizer)}; };
+    const auto teacher = zero_outputs();
+    const auto outputs = zero_outputs();
+    const auto dy = zeros(run.y);
     const auto gradients = run.zero_gradients();
     const bool on_gpu = !runs_on_host;
     double sum = 0;
-    EXPECT_EQ(twin::softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum), on_gpu);
-    EXPECT_EQ(twin::student_attention(c.shape, c.form, p, run.q, run.k, run.v, y, normalizer), on_gpu);
-    EXPECT_EQ(twin::student_squared_error(c.shape, c.form, p, run.q, run.k, run.v, zeros(y), 1.0F, y, normalizer,
-                                          zeros(y), sum),
+    EXPECT_EQ(twin::softmax_attention(c.shape, inputs, teacher), on_gpu);
+    EXPECT_EQ(twin::student_attention(c.shape, student, inputs, outputs), on_gpu);
+    EXPECT_EQ(twin::student_squared_error(c.shape, student, inputs, outputs, {teacher.y, 1.0F, dy}, sum), on_gpu);
+    EXPECT_EQ(twin::student_attention_backward(c.shape, student, inputs, outputs, dy, gradients, nullptr), on_gpu);
+    EXPECT_EQ(twin::attention_cross_entropy(c.shape, student, inputs,
+                                            {EntropyKeys::all, teacher.statistics, outputs.statistics}, 1.0F,
+                                            &gradients, sum),
               on_gpu);
-    EXPECT_EQ(twin::student_attention_backward(c.shape, c.form, p, run.q, run.k, run.v, y, normalizer, zeros(y),
-                                               gradients, nullptr),
-              on_gpu);
-    EXPECT_EQ(
-        twin::attention_cross_entropy(c.shape, c.form, p, run.q, run.k, log_sum, normalizer, 1.0F, &gradients, sum),
-        on_gpu);
-    EXPECT_EQ(twin::student_attention(c.shape, c.form, exact.parameters, exact.q, exact.k, exact.v, exact.y,
-                                      exact.normalizer),
-              false)
+    EXPECT_FALSE(twin::student_attention(c.shape, exact.student(), exact.inputs(), exact.outputs()))
         << "of double there are none";
     twin::use_tensor_cores(false);
-    EXPECT_FALSE(twin::softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum));
+    EXPECT_FALSE(twin::softmax_attention(c.shape, inputs, teacher));
 }
 
 TEST_F(AttentionTwin, OutputsAgree) {
@@ -67,7 +64,7 @@ TEST_F(AttentionTwin, OutputsAgree) {
     EXPECT_TRUE(close(values(run.normalizer), values(exact.normalizer), output_tolerance));
     const auto y = poisoned<float>(c.rows(), c.query_width());
     const auto log_sum = poisoned<float>(c.statistic_rows(), c.shape.length);
-    softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
+    softmax_attention(c.shape, run.inputs(), {y, log_sum});
     const NaiveAttention expected = naive_teacher(c.shape, in);
     EXPECT_TRUE(close(values(y), expected.y, output_tolerance));
     EXPECT_TRUE(close(values(log_sum), expected.statistics, output_tolerance));
@@ -93,9 +90,9 @@ TEST_F(AttentionTwin, SquaredErrorIsThatOfTheOutputs) {
     const auto normalizer = poisoned<float>(c.statistic_rows(), c.shape.length);
     const auto dy = poisoned<float>(c.rows(), c.query_width());
     const double error =
-        student_squared_error(c.shape, c.form, run.parameters, run.q, run.k, run.v, teacher, 0.25F, y, normalizer, dy);
+        student_squared_error(c.shape, run.student(), run.inputs(), {y, normalizer}, {teacher, 0.25F, dy});
     const auto expected_dy = poisoned<float>(c.rows(), c.query_width());
-    EXPECT_TRUE(close(error, squared_error(y, teacher, 0.25F, expected_dy), 1e-6));
+    EXPECT_TRUE(close(error, squared_error(y, {teacher, 0.25F, expected_dy}), 1e-6));
     EXPECT_TRUE(close(values(dy), values(expected_dy), 1e-6));
     EXPECT_EQ(values(y), values(run.y));
     EXPECT_EQ(values(normalizer), values(run.normalizer));
@@ -105,13 +102,16 @@ TEST_F(AttentionTwin, CrossEntropyAgrees) {
     const auto losses = [&]<class Real>(const StudentRun<Real>& of) {
         const auto y = poisoned<Real>(c.rows(), c.query_width());
         const auto log_sum = poisoned<Real>(c.statistic_rows(), c.shape.length);
-        softmax_attention(c.shape, of.q, of.k, of.v, y, log_sum);
+        softmax_attention(c.shape, of.inputs(), {y, log_sum});
         const auto gradients = of.zero_gradients();
-        const double all = attention_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum, of.normalizer,
-                                                   Real(1), gradients);
-        const double far = far_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum, Real(1), gradients);
-        EXPECT_EQ(all, attention_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum, of.normalizer));
-        EXPECT_EQ(far, far_cross_entropy(c.shape, c.form, of.parameters, of.q, of.k, log_sum));
+        const auto loss = [&](EntropyKeys keys) {
+            const AttentionEntropy<Real> entropy{keys, log_sum, of.normalizer};
+            const double sum = attention_cross_entropy(c.shape, of.student(), of.inputs(), entropy, Real(1), gradients);
+            EXPECT_EQ(sum, attention_cross_entropy(c.shape, of.student(), of.inputs(), entropy));
+            return sum;
+        };
+        const double all = loss(EntropyKeys::all);
+        const double far = loss(EntropyKeys::far);
         return std::pair(std::vector{all, far}, parameter_sums(c.shape, gradients));
     };
     const auto [loss, sums] = losses(run);

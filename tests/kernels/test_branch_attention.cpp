@@ -60,11 +60,11 @@ Taken naive(const StudentCase& c, const NaiveInputs& in, Branch branch) {
 
 template <class Real>
 Taken run(const StudentCase& c, const NaiveInputs& in, Branch branch) {
-    const StudentRun<Real> inputs(c, in);
+    const StudentRun<Real> both(c, in);
     const auto y = poisoned<Real>(c.rows(), c.query_width());
     const AttentionMass<Real> mass{poisoned<Real>(c.statistic_rows(), c.shape.length),
                                    poisoned<Real>(c.statistic_rows(), c.shape.length)};
-    branch_attention(c.shape, c.form, {branch, sinks}, inputs.parameters, inputs.q, inputs.k, inputs.v, y, mass);
+    branch_attention(c.shape, both.student(), {branch, sinks}, both.inputs(), y, mass);
     return {values(y), values(mass.far), values(mass.far_softmax)};
 }
 

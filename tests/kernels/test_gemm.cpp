@@ -105,9 +105,10 @@ TEST(Gemm, ExactProductsDoNotDependOnTheGroupingOfRows) {
     const auto b = matrix<float>(k, n, random_values(k * n, 2));
     const auto whole = poisoned<float>(m, n);
     const auto parts = poisoned<float>(m, n);
-    exact_multiply(false, false, m, n, k, 1.0F, a.data(), k, b.data(), n, 0.0F, whole.data(), n);
+    const Factor<float> right{b.data(), n, false};
+    exact_multiply({m, n, k}, 1.0F, {a.data(), k, false}, right, 0.0F, whole.data(), n);
     for (int row = 0; row < m; row += 9)
-        exact_multiply(false, false, std::min(9, m - row), n, k, 1.0F, a.data() + row * k, k, b.data(), n, 0.0F,
+        exact_multiply({std::min(9, m - row), n, k}, 1.0F, {a.data() + row * k, k, false}, right, 0.0F,
                        parts.data() + row * n, n);
     EXPECT_TRUE(close(values(parts), values(whole), 0));
 }

@@ -42,17 +42,17 @@ public:
         const auto part = [&](const Matrix<Real>& all) -> Matrix<Real> {
             return Kokkos::subview(all, rows, Kokkos::ALL);
         };
-        const auto statistics = poisoned<Real>(shape.heads, shape.length);
+        const AttentionInputs<Real> inputs{part(q_), part(k_), part(v_)};
+        const AttentionOutputs<Real> outputs{part(y_), poisoned<Real>(shape.heads, shape.length)};
+        const SequencePlace place{slot(b), begin};
         if (teacher_) {
-            continue_softmax_attention(shape, part(q_), part(k_), part(v_), state_, slot(b), begin, part(y_),
-                                       statistics);
+            continue_softmax_attention(shape, inputs, state_, place, outputs);
             return;
         }
         const std::size_t most = ring_places(c_.form.near, c_.form.window) + shape.length;
         const KeyRun<Real> run{Tensor3<Real>("run_keys", shape.kv_heads, most, shape.head_dim),
                                Tensor3<Real>("run_values", shape.kv_heads, most, shape.head_dim)};
-        continue_student_attention(shape, c_.form, parameters_, part(q_), part(k_), part(v_), state_, slot(b), begin,
-                                   run, part(y_), statistics);
+        continue_student_attention(shape, {c_.form, parameters_}, inputs, state_, place, run, outputs);
     }
 
     /// The token at positions[b] of each sequence b.
@@ -73,12 +73,12 @@ public:
                 Kokkos::deep_copy(Kokkos::subview(part, b, Kokkos::ALL), row_of(all, b, positions[b]));
             return part;
         };
+        const AttentionInputs<Real> inputs{gathered(q_), gathered(k_), gathered(v_)};
         const auto y = poisoned<Real>(batch, c_.query_width());
         if (teacher_)
-            step_softmax_attention(shape, gathered(q_), gathered(k_), gathered(v_), state_, rows_, y);
+            step_softmax_attention(shape, inputs, state_, rows_, y);
         else
-            step_student_attention(shape, c_.form, parameters_, gathered(q_), gathered(k_), gathered(v_), state_, rows_,
-                                   y);
+            step_student_attention(shape, {c_.form, parameters_}, inputs, state_, rows_, y);
         for (int b = 0; b < batch; ++b)
             Kokkos::deep_copy(row_of(y_, b, positions[b]), Kokkos::subview(y, b, Kokkos::ALL));
     }
@@ -115,7 +115,7 @@ std::vector<double> split_in(const StudentCase& c, const NaiveInputs& in, bool t
 TEST(RecurrentAttention, IsTheParallelFormAtAnySplit) {
     for (const NearKeys near : all_near_keys)
         for (const int window : {1, 4, 5}) {
-            const StudentCase c = grouped_case(near, FeatureMapKind::hedgehog, 23, window);
+            const StudentCase c = grouped_case(near, FeatureMapKind::hedgehog, 17, window);
             const NaiveInputs in = random_inputs(c, 40);
             const auto expected = naive_student(c.shape, c.form, in).y;
             const int stride = runs_on_host ? 1 : 5; // each step of thousands is a dozen small kernels

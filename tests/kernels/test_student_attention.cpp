@@ -44,10 +44,10 @@ TEST(SoftmaxAttention, AgreesWithTheFormulas) {
             c.shape.kv_heads = kv_heads;
             const NaiveInputs in = random_inputs(c, 9);
             const NaiveAttention expected = naive_teacher(c.shape, in);
-            const StudentRun<double> inputs(c, in);
+            const StudentRun<double> run(c, in);
             const auto y = poisoned<double>(c.rows(), c.query_width());
             const auto log_sum = poisoned<double>(c.statistic_rows(), length);
-            softmax_attention(c.shape, inputs.q, inputs.k, inputs.v, y, log_sum);
+            softmax_attention(c.shape, run.inputs(), {y, log_sum});
             EXPECT_TRUE(close(values(y), expected.y, 1e-11)) << "T " << length;
             EXPECT_TRUE(close(values(log_sum), expected.statistics, 1e-11)) << "T " << length;
         }

@@ -85,11 +85,11 @@ TEST(SoftmaxBackward, AgreesWithFiniteDifferences) {
     const StudentRun<double> run(c, in);
     const auto y = poisoned<double>(c.rows(), c.query_width());
     const auto log_sum = poisoned<double>(c.statistic_rows(), c.shape.length);
-    softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
+    softmax_attention(c.shape, run.inputs(), {y, log_sum});
     const AttentionInputGradients<double> inputs{poisoned<double>(c.rows(), c.query_width()),
                                                  poisoned<double>(c.rows(), c.query_width()),
                                                  poisoned<double>(c.rows(), c.query_width())};
-    softmax_attention_backward(c.shape, run.q, run.k, run.v, y, log_sum, matrix<double>(c.rows(), c.query_width(), dy),
+    softmax_attention_backward(c.shape, run.inputs(), {y, log_sum}, matrix<double>(c.rows(), c.query_width(), dy),
                                inputs);
     const auto loss = [&] { return inner_product(dy, naive_teacher(c.shape, in).y); };
     const auto check = [&](std::vector<double>& x, const std::vector<double>& gradient, const char* array) {

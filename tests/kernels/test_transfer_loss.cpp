@@ -24,16 +24,12 @@ EntropyRun run_cross_entropy(const StudentCase& c, const NaiveInputs& in, double
     const StudentRun<double> run(c, in);
     const auto y = poisoned<double>(c.rows(), c.query_width());
     const auto log_sum = poisoned<double>(c.statistic_rows(), c.shape.length);
-    softmax_attention(c.shape, run.q, run.k, run.v, y, log_sum);
+    softmax_attention(c.shape, run.inputs(), {y, log_sum});
     const auto gradients = run.zero_gradients();
-    if (counted == NaiveKeys::far) {
-        const double loss = far_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, scale, gradients);
-        return {loss, far_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum),
-                parameter_sums(c.shape, gradients)};
-    }
-    const double loss = attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, run.normalizer,
-                                                scale, gradients);
-    return {loss, attention_cross_entropy(c.shape, c.form, run.parameters, run.q, run.k, log_sum, run.normalizer),
+    const AttentionEntropy<double> entropy{counted == NaiveKeys::far ? EntropyKeys::far : EntropyKeys::all, log_sum,
+                                           run.normalizer};
+    const double loss = attention_cross_entropy(c.shape, run.student(), run.inputs(), entropy, scale, gradients);
+    return {loss, attention_cross_entropy(c.shape, run.student(), run.inputs(), entropy),
             parameter_sums(c.shape, gradients)};
 }
 
@@ -116,7 +112,7 @@ TEST(SquaredError, RelativeToEachSequence) {
     }
     const auto student = matrix<double>(sequences * length, columns, a);
     const auto teacher = matrix<double>(sequences * length, columns, b);
-    EXPECT_TRUE(close(relative_squared_error(student, teacher, length, 0.3, dy), sum, 1e-12));
+    EXPECT_TRUE(close(relative_squared_error(student, length, {teacher, 0.3, dy}), sum, 1e-12));
     EXPECT_TRUE(close(values(dy), expected, 1e-12));
 }
 
@@ -130,7 +126,7 @@ TEST(SquaredError, ValueAndGradient) {
         sum += (a[i] - b[i]) * (a[i] - b[i]);
         expected.push_back(2 * 0.3 * (a[i] - b[i]));
     }
-    EXPECT_TRUE(close(squared_error(matrix<double>(7, 5, a), matrix<double>(7, 5, b), 0.3, dy), sum, 1e-12));
+    EXPECT_TRUE(close(squared_error(matrix<double>(7, 5, a), {matrix<double>(7, 5, b), 0.3, dy}), sum, 1e-12));
     EXPECT_TRUE(close(values(dy), expected, 1e-12));
 }
 

@@ -23,16 +23,14 @@ constinit thread_local dim3 blockDim;
 constinit thread_local dim3 gridDim;
 
 namespace lolcats::cuda {
-constexpr std::size_t largest_shared = 227 * 1024; // what a block of sm_90 may ask for
 constexpr std::size_t guard = 1024;
-alignas(128) thread_local unsigned char lolcats_shared_memory[largest_shared + guard];
+alignas(128) thread_local unsigned char lolcats_shared_memory[cuda_on_host::largest_shared + guard];
 } // namespace lolcats::cuda
 
 namespace cuda_on_host {
 namespace {
 
 using lolcats::cuda::guard;
-using lolcats::cuda::largest_shared;
 using lolcats::cuda::lolcats_shared_memory;
 
 constexpr int warp_size = 32;
@@ -295,7 +293,7 @@ void check_shared(const void* at, std::size_t bytes) {
 }
 
 cudaError_t allow_shared(const void* kernel, std::size_t bytes) {
-    if (bytes > largest_shared) return cudaErrorInvalidValue;
+    if (bytes > static_cast<std::size_t>(largest_shared)) return cudaErrorInvalidValue;
     engine.allowed[kernel] = bytes;
     return cudaSuccess;
 }

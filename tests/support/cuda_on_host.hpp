@@ -137,6 +137,7 @@ inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 x) {
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 using cudaStream_t = struct CUstream_st*;
 
@@ -172,11 +173,22 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
     return cudaSuccess;
 }
 
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
 namespace cuda_on_host {
+inline constexpr int largest_shared = 227 * 1024; ///< what a block of sm_90 may ask for
+
 cudaError_t allow_shared(const void* kernel, std::size_t bytes);
 cudaError_t check_launch(const void* kernel, const cudaLaunchConfig_t& config);
 } // namespace cuda_on_host
 
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+    *value = cuda_on_host::largest_shared;
+    return cudaSuccess;
+}
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute, int value) {
     return cuda_on_host::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<std::size_t>(value));

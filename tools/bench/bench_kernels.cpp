@@ -177,16 +177,19 @@ struct Attention {
     AttentionShape shape;
     StudentForm form{NearKeys::terrace, 64, FeatureMapKind::hedgehog, layer().head_dim / 2, false};
     AttentionWork work;
-    Matrix<float> q, k, v, y, teacher, dy, statistics, log_sum;
-    StudentParameters<float> maps;
+    AttentionInputs<float> inputs;
+    AttentionOutputs<float> teacher, outputs;
+    Matrix<float> dy;
+    Student<float> student;
     StudentGradients<float> gradients;
 
     explicit Attention(int length)
-        : shape(attention_shape(layer(), 1, length)), work(attention_work(shape, form)),
-          q(random("q", length, layer().query_size())), k(random("k", length, layer().kv_size())),
-          v(random("v", length, layer().kv_size())), y("y", length, layer().query_size()),
-          teacher("teacher", length, layer().query_size()), dy(random("dy", length, layer().query_size(), 1e-3)),
-          statistics("statistics", shape.heads, length), log_sum("log_sum", shape.heads, length),
+        : shape(attention_shape(layer(), 1, length)),
+          work(attention_work(shape, form)), inputs{random("q", length, layer().query_size()),
+                                                    random("k", length, layer().kv_size()),
+                                                    random("v", length, layer().kv_size())},
+          teacher(outputs_of("teacher")), outputs(outputs_of("student")),
+          dy(random("dy", length, layer().query_size(), 1e-3)),
           gradients(shape.heads, shape.head_dim * form.feature_dim) {
         const auto map = [&](const char* name) {
             const auto values = random(name, shape.heads * shape.head_dim, form.feature_dim, 0.1);
@@ -197,34 +200,36 @@ struct Attention {
         const Vector<float> none("bias", shape.heads);
         const Vector<float> factors(uninitialized("factors"), shape.heads);
         Kokkos::deep_copy(factors, -2.2F);
-        maps = {map("q_map"), map("k_map"), none, none, factors};
-        softmax_attention(shape, q, k, v, teacher, log_sum);
-        student_attention(shape, form, maps, q, k, v, y, statistics);
+        student = {form, {map("q_map"), map("k_map"), none, none, factors}};
+        softmax_attention(shape, inputs, teacher);
+        student_attention(shape, student, inputs, outputs);
     }
 
+    [[nodiscard]] AttentionOutputs<float> outputs_of(const std::string& label) const {
+        return {Matrix<float>(label, shape.rows(), layer().query_size()),
+                Matrix<float>(label, shape.heads, shape.length)};
+    }
     [[nodiscard]] double flops(double of_head) const { return shape.heads * of_head; }
     [[nodiscard]] double bytes(double query_arrays) const {
-        return f32 * (query_arrays * static_cast<double>(q.size()) + 2.0 * static_cast<double>(k.size()));
+        return f32 * (query_arrays * static_cast<double>(inputs.q.size()) + 2.0 * static_cast<double>(inputs.k.size()));
     }
 };
 
 void teacher(benchmark::State& state) {
     const Attention a(static_cast<int>(state.range(0)));
-    time_kernel(state, a.flops(a.work.teacher), a.bytes(2),
-                [&] { softmax_attention(a.shape, a.q, a.k, a.v, a.teacher, a.log_sum); });
+    time_kernel(state, a.flops(a.work.teacher), a.bytes(2), [&] { softmax_attention(a.shape, a.inputs, a.teacher); });
 }
 
 void student(benchmark::State& state) {
     const Attention a(static_cast<int>(state.range(0)));
     time_kernel(state, a.flops(a.work.forward), a.bytes(2),
-                [&] { student_attention(a.shape, a.form, a.maps, a.q, a.k, a.v, a.y, a.statistics); });
+                [&] { student_attention(a.shape, a.student, a.inputs, a.outputs); });
 }
 
 void student_maps_backward(benchmark::State& state) {
     const Attention a(static_cast<int>(state.range(0)));
-    time_kernel(state, a.flops(a.work.maps), a.bytes(3), [&] {
-        student_attention_backward(a.shape, a.form, a.maps, a.q, a.k, a.v, a.y, a.statistics, a.dy, a.gradients);
-    });
+    time_kernel(state, a.flops(a.work.maps), a.bytes(3),
+                [&] { student_attention_backward(a.shape, a.student, a.inputs, a.outputs, a.dy, a.gradients); });
 }
 
 void student_inputs_backward(benchmark::State& state) {
@@ -234,16 +239,16 @@ void student_inputs_backward(benchmark::State& state) {
     const AttentionInputGradients<float> inputs{Matrix<float>("dq", n, width), Matrix<float>("dk", n, width),
                                                 Matrix<float>("dv", n, width)};
     time_kernel(state, a.flops(a.work.inputs), a.bytes(6), [&] {
-        student_attention_backward(a.shape, a.form, a.maps, a.q, a.k, a.v, a.y, a.statistics, a.dy, a.gradients,
-                                   inputs);
+        student_attention_backward(a.shape, a.student, a.inputs, a.outputs, a.dy, a.gradients, inputs);
     });
 }
 
 void weights_loss(benchmark::State& state) {
     const Attention a(static_cast<int>(state.range(0)));
     time_kernel(state, a.flops(a.work.entropy), a.bytes(1), [&] {
-        benchmark::DoNotOptimize(
-            attention_cross_entropy(a.shape, a.form, a.maps, a.q, a.k, a.log_sum, a.statistics, 1e-3F, a.gradients));
+        benchmark::DoNotOptimize(attention_cross_entropy(a.shape, a.student, a.inputs,
+                                                         {EntropyKeys::all, a.teacher.statistics, a.outputs.statistics},
+                                                         1e-3F, a.gradients));
     });
 }
 
@@ -261,16 +266,17 @@ void feature_map(benchmark::State& state) {
                 float* z = scratch.take(static_cast<std::size_t>(chunk) * f);
                 float* phi = scratch.take(static_cast<std::size_t>(chunk) * p);
                 const int head = team.league_rank();
-                const HeadFeatureMap<float> map{a.form.map, a.shape.head_dim, f, &a.maps.q_map(head, 0, 0), 0};
-                const auto rows = attention_head(a.shape, head, a.q, a.k, a.v);
+                const HeadFeatureMap<float> map{a.form.map, a.shape.head_dim, f,
+                                                &a.student.parameters.q_map(head, 0, 0), 0};
+                const auto rows = attention_head(a.shape, head, a.inputs);
                 for (int n = 0; n + chunk <= a.shape.length; n += chunk)
                     map.forward(team, chunk, rows.q + static_cast<std::size_t>(n) * rows.q_stride, rows.q_stride, z,
                                 phi);
             });
     };
     const double n = a.shape.length;
-    time_kernel(state, a.flops(n * (2.0 * a.shape.head_dim * f + 4.0 * p)), f32 * static_cast<double>(a.q.size()),
-                forward);
+    time_kernel(state, a.flops(n * (2.0 * a.shape.head_dim * f + 4.0 * p)),
+                f32 * static_cast<double>(a.inputs.q.size()), forward);
 }
 
 void list(const char* name, void (*function)(benchmark::State&), const std::vector<std::int64_t>& sizes) {

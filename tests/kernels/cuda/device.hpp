@@ -18,15 +18,17 @@
 namespace lolcats::test {
 
 #ifndef LOLCATS_CUDA_ON_HOST
-/// Tests that need a GPU; skipped, with the reason, where there is none that can run them.
+/// Tests that need a GPU; skipped, with the reason, where there is none.
 class CudaKernels : public testing::Test {
 protected:
     void SetUp() override {
+        int driver = 0;
+        if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) GTEST_SKIP() << "no CUDA device: no driver";
         int devices = 0;
         const cudaError_t status = cudaGetDeviceCount(&devices);
-        if (status != cudaSuccess || devices == 0)
-            GTEST_SKIP() << "no CUDA device: "
-                         << cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status);
+        if (status == cudaErrorNoDevice || (status == cudaSuccess && devices == 0))
+            GTEST_SKIP() << "no CUDA device: the driver has none";
+        ASSERT_EQ(status, cudaSuccess) << "there is a GPU that cannot be used: " << cudaGetErrorString(status);
     }
 };
 #endif

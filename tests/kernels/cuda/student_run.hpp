@@ -22,13 +22,19 @@ inline StudentCase student_case(NearKeys near, int length, int window, int d = 3
             {near, window, FeatureMapKind::hedgehog, f, false}};
 }
 
-/// The sizes of real models, three chunks each and not all of the last one.
+/// The sizes of real models, three chunks and not all of the last one; some have two query heads a key/value head.
 inline std::vector<StudentCase> size_cases(NearKeys near) {
-    std::vector<StudentCase> cases = {student_case(near, 147, 64, 64, 32), student_case(near, 147, 64, 128, 64),
-                                      student_case(near, 70, 32, 64, 128), student_case(near, 75, 32, 128, 128),
-                                      student_case(near, 261, 128, 64, 64)};
-    for (StudentCase& c : cases) c.shape.heads = 1;
-    return cases;
+    const auto one_head = [](StudentCase c) {
+        c.shape.heads = 1;
+        return c;
+    };
+    return {student_case(near, 147, 64, 128, 64),
+            student_case(near, 70, 32, 64, 128),
+            one_head(student_case(near, 147, 64, 64, 32)),
+            one_head(student_case(near, 75, 32, 128, 128)),
+            one_head(student_case(near, 261, 128, 64, 64)),
+            one_head(student_case(near, 75, 32, 128, 32)),
+            one_head(student_case(near, 261, 128, 128, 128))};
 }
 
 inline std::string case_name(const StudentCase& c) {

@@ -6,8 +6,8 @@ namespace lolcats::test::test_student_attention_cuda {
 namespace {
 
 /// Weights and features are rounded to bf16, 2^-9 at most and a third of that in the root mean square, and so is the
-/// state that sums them up.
-constexpr double output_tolerance = 3e-3;
+/// state that sums them up. The worst of tens of thousands of outputs may be off by ten times this.
+constexpr double output_tolerance = 4e-3;
 /// A normalizer is the sum of many of them.
 constexpr double normalizer_tolerance = 2e-3;
 

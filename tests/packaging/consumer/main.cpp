@@ -48,7 +48,8 @@ double largest_difference() {
         }
     const lolcats::Matrix<double> y("y", shape.length, shape.head_dim);
     const lolcats::Matrix<double> log_sum("log_sum", 1, shape.length);
-    lolcats::softmax_attention(shape, on_device("q", q), on_device("k", k), on_device("v", v), y, log_sum);
+    const lolcats::AttentionInputs<double> inputs{on_device("q", q), on_device("k", k), on_device("v", v)};
+    lolcats::softmax_attention(shape, inputs, {y, log_sum});
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), y);
     double largest = 0;
     for (int n = 0; n < shape.length; ++n)

@@ -27,14 +27,14 @@ public:
 
     void step() override {
         const Options& o = settings_.options;
-        std::vector<double> losses(settings_.layers, 0.0);
+        LayerLosses losses(settings_.layers);
         block_.parameters().zero_gradients();
         for (int i = 0; i < settings_.micro_batches(); ++i) {
             Kokkos::deep_copy(Execution(), x_, input_);
             block_.run(shape_, x_, o.batch_size, true, true, losses);
         }
         const double norm = block_.parameters().gradient_norm();
-        const double loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+        const double loss = std::accumulate(losses.total.begin(), losses.total.end(), 0.0);
         if (!std::isfinite(norm) || !std::isfinite(loss))
             fail("the loss is {} and the gradient's norm {}: a bug, please report it", loss, norm);
         block_.parameters().step({o.beta1, o.beta2, o.epsilon, o.weight_decay}, 1e-2, norm, o.clip);
@@ -47,7 +47,7 @@ public:
     [[nodiscard]] double passes() const override { return 1; }
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
-        const TransferMemory m = transfer_memory(plan, settings_.options, settings_.layers, 1);
+        const RankMemory m = transfer_memory(plan, settings_.options, settings_.layers, 1);
         return {{"weights", m.weights},     {"trained", m.trained},   {"work", m.work},
                 {"attention", m.attention}, {"products", m.products}, {"stream and its start", 2 * m.stream}};
     }
