@@ -16,6 +16,10 @@ const char* missing_accelerator();
 /// What it is called; the processor's model in a build for the CPU.
 std::string accelerator_name();
 
+/// Bytes that tell the current GPU from all others, whatever number each process knows it by; one value for all
+/// processes in a build for the CPU.
+std::string accelerator_identity();
+
 /// Bytes of the current GPU's memory that are in use, by whomever; 0 in a build for the CPU.
 double accelerator_memory_in_use();
 

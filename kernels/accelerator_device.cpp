@@ -55,12 +55,21 @@ std::pair<double, double> free_and_total() {
     return {static_cast<double>(free), static_cast<double>(total)};
 }
 
+cudaDeviceProp properties_of_current() {
+    int device = 0;
+    cudaDeviceProp properties{};
+    LOLCATS_CHECK_CUDA(cudaGetDevice(&device));
+    LOLCATS_CHECK_CUDA(cudaGetDeviceProperties(&properties, device));
+    return properties;
+}
+
 } // namespace
 
 void prepare_accelerator() {
     // Streams that share a hardware queue wait for each other. There are eight by default, and more streams than that:
     // a receive could stand behind a send that waits for its receiver.
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+    setenv("NCCL_COMM_BLOCKING", "0", 1); // else its calls would wait for dead ranks after all
 }
 
 int accelerator_count() {
@@ -78,12 +87,14 @@ const char* missing_accelerator() {
 }
 
 std::string accelerator_name() {
-    int device = 0;
-    cudaDeviceProp properties{};
-    LOLCATS_CHECK_CUDA(cudaGetDevice(&device));
-    LOLCATS_CHECK_CUDA(cudaGetDeviceProperties(&properties, device));
+    const cudaDeviceProp properties = properties_of_current();
     return fmt::format("{}, {} multiprocessors, {:.1f} GB", properties.name, properties.multiProcessorCount,
                        static_cast<double>(properties.totalGlobalMem) / 1e9);
+}
+
+std::string accelerator_identity() {
+    const cudaDeviceProp properties = properties_of_current();
+    return {properties.uuid.bytes, sizeof properties.uuid.bytes};
 }
 
 double accelerator_memory_in_use() {

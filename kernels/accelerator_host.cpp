@@ -22,6 +22,10 @@ std::string accelerator_name() {
     return "a CPU";
 }
 
+std::string accelerator_identity() {
+    return "";
+}
+
 double accelerator_memory_in_use() {
     return 0;
 }

@@ -3,13 +3,14 @@
 ///
 /// The result does not depend on the number of threads or on how rows are grouped into calls: Arithmetic::exact
 /// (kernels/gemm.hpp), and the only product in double.
+#include "kernels/product_shape.hpp"
 #include "kernels/views.hpp"
 
 namespace lolcats {
 
-/// c[m, n] = alpha op(a) op(b) + beta c; op transposes where the flag says so, ld* are elements between stored rows.
+/// c = alpha op(a) op(b) + beta c, with `c_row` elements from one row of c to the next.
 template <class Real>
-void exact_multiply(bool transpose_a, bool transpose_b, int m, int n, int k, Real alpha, const Real* a, int lda,
-                    const Real* b, int ldb, Real beta, Real* c, int ldc);
+void exact_multiply(const ProductShape& shape, Real alpha, const Factor<Real>& a, const Factor<Real>& b, Real beta,
+                    Real* c, int c_row);
 
 } // namespace lolcats

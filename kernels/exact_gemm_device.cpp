@@ -22,9 +22,10 @@ struct Source {
 };
 
 template <class Real>
-Source<Real> source(bool transpose, const Real* data, int stride, int rows, int columns) {
-    const auto s = static_cast<std::size_t>(stride);
-    return transpose ? Source<Real>{data, 1, s, rows, columns} : Source<Real>{data, s, 1, rows, columns};
+Source<Real> source(const Factor<Real>& factor, int rows, int columns) {
+    const auto row = static_cast<std::size_t>(factor.row);
+    return factor.transpose ? Source<Real>{factor.data, 1, row, rows, columns}
+                            : Source<Real>{factor.data, row, 1, rows, columns};
 }
 
 } // namespace
@@ -32,10 +33,13 @@ Source<Real> source(bool transpose, const Real* data, int stride, int rows, int 
 /// A team of 256 threads computes 16 x 16 elements, a thread each, from tiles of both operands in 4352 bytes of shared
 /// memory. A product of two floats is exact in double, so that sums are those of the host to the last bit.
 template <class Real>
-void exact_multiply(bool transpose_a, bool transpose_b, int m, int n, int k, Real alpha, const Real* a, int lda,
-                    const Real* b, int ldb, Real beta, Real* c, int ldc) {
-    const auto a_source = source(transpose_a, a, lda, m, k);
-    const auto b_source = source(transpose_b, b, ldb, k, n);
+void exact_multiply(const ProductShape& shape, Real alpha, const Factor<Real>& a, const Factor<Real>& b, Real beta,
+                    Real* c, int c_row) {
+    const int m = shape.m;
+    const int n = shape.n;
+    const int k = shape.k;
+    const auto a_source = source(a, m, k);
+    const auto b_source = source(b, k, n);
     const int across = (n + tile_size - 1) / tile_size;
     const int down = (m + tile_size - 1) / tile_size;
     const auto policy = Kokkos::TeamPolicy<Execution>(across * down, tile_size * tile_size)
@@ -58,15 +62,17 @@ void exact_multiply(bool transpose_a, bool transpose_b, int m, int n, int k, Rea
                 team.team_barrier();
             }
             if (row >= m || column >= n) return;
-            Real& out = c[static_cast<std::size_t>(row) * ldc + column];
+            Real& out = c[static_cast<std::size_t>(row) * c_row + column];
             const double old = beta == 0 ? 0.0 : static_cast<double>(beta) * static_cast<double>(out);
             out = static_cast<Real>(static_cast<double>(alpha) * sum + old);
         });
 }
 
-template void exact_multiply<float>(bool, bool, int, int, int, float, const float*, int, const float*, int, float,
-                                    float*, int);
-template void exact_multiply<double>(bool, bool, int, int, int, double, const double*, int, const double*, int, double,
-                                     double*, int);
+#define LOLCATS_INSTANTIATE(Real)                                                                                      \
+    template void exact_multiply<Real>(const ProductShape&, Real, const Factor<Real>&, const Factor<Real>&, Real,      \
+                                       Real*, int);
+LOLCATS_INSTANTIATE(float)
+LOLCATS_INSTANTIATE(double)
+#undef LOLCATS_INSTANTIATE
 
 } // namespace lolcats

@@ -21,8 +21,8 @@ constexpr int round_up(int count, int multiple) {
 }
 
 template <class Real>
-Operand<Real> operand(bool transpose, const Real* data, int stride) {
-    return transpose ? Operand<Real>{data, 1, stride} : Operand<Real>{data, stride, 1};
+Operand<Real> operand(const Factor<Real>& factor) {
+    return factor.transpose ? Operand<Real>{factor.data, 1, factor.row} : Operand<Real>{factor.data, factor.row, 1};
 }
 
 template <class Real>
@@ -74,10 +74,13 @@ void multiply_wide(const Operand<Real>& a, const Operand<Real>& b, int rows, int
 
 /// A task computes rows_in_task x columns_in_task elements. A thread keeps 8 (rows_in_task + panel_columns) k bytes.
 template <class Real>
-void exact_multiply(bool transpose_a, bool transpose_b, int m, int n, int k, Real alpha, const Real* a, int lda,
-                    const Real* b, int ldb, Real beta, Real* c, int ldc) {
-    const auto a_operand = operand(transpose_a, a, lda);
-    const auto b_operand = operand(transpose_b, b, ldb);
+void exact_multiply(const ProductShape& shape, Real alpha, const Factor<Real>& a, const Factor<Real>& b, Real beta,
+                    Real* c, int c_row) {
+    const int m = shape.m;
+    const int n = shape.n;
+    const int k = shape.k;
+    const auto a_operand = operand(a);
+    const auto b_operand = operand(b);
     const int across = (n + columns_in_task - 1) / columns_in_task;
     const int down = (m + rows_in_task - 1) / rows_in_task;
     Kokkos::parallel_for(
@@ -90,16 +93,18 @@ void exact_multiply(bool transpose_a, bool transpose_b, int m, int n, int k, Rea
             multiply_wide(from_element(a_operand, row, 0), from_element(b_operand, 0, column), rows, columns, k, sums);
             for (int i = 0; i < rows; ++i)
                 for (int j = 0; j < columns; ++j) {
-                    Real& out = c[static_cast<std::size_t>(row + i) * ldc + column + j];
+                    Real& out = c[static_cast<std::size_t>(row + i) * c_row + column + j];
                     const double old = beta == 0 ? 0.0 : static_cast<double>(beta) * static_cast<double>(out);
                     out = static_cast<Real>(static_cast<double>(alpha) * sums[i * columns_in_task + j] + old);
                 }
         });
 }
 
-template void exact_multiply<float>(bool, bool, int, int, int, float, const float*, int, const float*, int, float,
-                                    float*, int);
-template void exact_multiply<double>(bool, bool, int, int, int, double, const double*, int, const double*, int, double,
-                                     double*, int);
+#define LOLCATS_INSTANTIATE(Real)                                                                                      \
+    template void exact_multiply<Real>(const ProductShape&, Real, const Factor<Real>&, const Factor<Real>&, Real,      \
+                                       Real*, int);
+LOLCATS_INSTANTIATE(float)
+LOLCATS_INSTANTIATE(double)
+#undef LOLCATS_INSTANTIATE
 
 } // namespace lolcats

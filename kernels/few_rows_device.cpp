@@ -6,30 +6,27 @@ namespace lolcats {
 
 /// A team of 256 threads has one output and takes the rows in turn: from the second on, its weights are in the cache.
 template <class T>
-void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_row, const T* w, int w_row,
-                       const float* w_scales, float beta, const float* bias, float* y, int y_row) {
+void few_rows_multiply(const FewRowsProduct<T>& product) {
     for_each_row(
-        "few_rows_multiply", n, KOKKOS_LAMBDA(const RowTeam& team, int output) {
-            const T* weights = w + static_cast<std::size_t>(output) * w_row;
-            for (int row = 0; row < m; ++row) {
-                const float* in = x + static_cast<std::size_t>(row) * x_row;
-                const float sum = team.template sum<float>(k, [=](int l) { return in[l] * widened(weights[l]); });
+        "few_rows_multiply", product.shape.n, KOKKOS_LAMBDA(const RowTeam& team, int output) {
+            const FewRowsProduct<T>& p = product;
+            const T* weights = p.w + static_cast<std::size_t>(output) * p.w_row;
+            for (int row = 0; row < p.shape.m; ++row) {
+                const float* in = p.x + static_cast<std::size_t>(row) * p.x_row;
+                const float sum =
+                    team.template sum<float>(p.shape.k, [=](int l) { return in[l] * widened(weights[l]); });
                 team.once([=] {
-                    float& out = y[static_cast<std::size_t>(row) * y_row + output];
-                    const float old = beta == 0 ? 0.0F : beta * out;
-                    out = alpha * (w_scales == nullptr ? sum : w_scales[output] * sum) + old +
-                          (bias == nullptr ? 0.0F : bias[output]);
+                    float& out = p.y[static_cast<std::size_t>(row) * p.y_row + output];
+                    const float old = p.beta == 0 ? 0.0F : p.beta * out;
+                    out = p.alpha * (p.w_scales == nullptr ? sum : p.w_scales[output] * sum) + old +
+                          (p.bias == nullptr ? 0.0F : p.bias[output]);
                 });
             }
         });
 }
 
-#define LOLCATS_INSTANTIATE(T)                                                                                         \
-    template void few_rows_multiply<T>(int, int, int, float, const float*, int, const T*, int, const float*, float,    \
-                                       const float*, float*, int);
-LOLCATS_INSTANTIATE(float)
-LOLCATS_INSTANTIATE(BFloat16)
-LOLCATS_INSTANTIATE(Float8)
-#undef LOLCATS_INSTANTIATE
+template void few_rows_multiply(const FewRowsProduct<float>&);
+template void few_rows_multiply(const FewRowsProduct<BFloat16>&);
+template void few_rows_multiply(const FewRowsProduct<Float8>&);
 
 } // namespace lolcats

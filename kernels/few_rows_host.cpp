@@ -80,79 +80,50 @@ inline void dot_products(int k, const float* x, std::size_t x_row, const T* w, s
         for (int j = 0; j < Outputs; ++j) sums[i][j] = total(parts[i][j]);
 }
 
-template <class T>
-struct Product {
-    int m, n, k;
-    float alpha;
-    const float* x;
-    std::size_t x_row;
-    const T* w;
-    std::size_t w_row;
-    const float* w_scales;
-    float beta;
-    const float* bias;
-    float* y;
-    std::size_t y_row;
+/// Rows `row` on and outputs `output` on.
+template <int Rows, int Outputs, class T>
+void block(const FewRowsProduct<T>& p, int row, int output) {
+    const auto x_row = static_cast<std::size_t>(p.x_row);
+    const auto w_row = static_cast<std::size_t>(p.w_row);
+    float sums[Rows][Outputs];
+    dot_products<Rows, Outputs>(p.shape.k, p.x + row * x_row, x_row, p.w + output * w_row, w_row, sums);
+    for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Outputs; ++j) {
+            float& out = p.y[static_cast<std::size_t>(row + i) * p.y_row + output + j];
+            const float old = p.beta == 0 ? 0.0F : p.beta * out;
+            const float scale = p.w_scales == nullptr ? 1.0F : p.w_scales[output + j];
+            out = p.alpha * (scale * sums[i][j]) + old + (p.bias == nullptr ? 0.0F : p.bias[output + j]);
+        }
+}
 
-    template <int Rows, int Outputs>
-    void block(int row, int output) const {
-        float sums[Rows][Outputs];
-        dot_products<Rows, Outputs>(k, x + row * x_row, x_row, w + output * w_row, w_row, sums);
-        for (int i = 0; i < Rows; ++i)
-            for (int j = 0; j < Outputs; ++j) {
-                float& out = y[(row + i) * y_row + output + j];
-                const float old = beta == 0 ? 0.0F : beta * out;
-                const float scale = w_scales == nullptr ? 1.0F : w_scales[output + j];
-                out = alpha * (scale * sums[i][j]) + old + (bias == nullptr ? 0.0F : bias[output + j]);
-            }
-    }
-
-    /// All rows of some outputs, whose weights stay in the cache from one group of rows to the next.
-    template <int Outputs>
-    void outputs(int output) const {
-        int row = 0;
-        for (; row + rows_in_registers <= m; row += rows_in_registers) block<rows_in_registers, Outputs>(row, output);
-        for (; row + 4 <= m; row += 4) block<4, Outputs>(row, output);
-        for (; row + 2 <= m; row += 2) block<2, Outputs>(row, output);
-        if (row < m) block<1, Outputs>(row, output);
-    }
-};
+/// All rows of some outputs, whose weights stay in the cache from one group of rows to the next.
+template <int Outputs, class T>
+void all_rows(const FewRowsProduct<T>& p, int output) {
+    const int m = p.shape.m;
+    int row = 0;
+    for (; row + rows_in_registers <= m; row += rows_in_registers) block<rows_in_registers, Outputs>(p, row, output);
+    for (; row + 4 <= m; row += 4) block<4, Outputs>(p, row, output);
+    for (; row + 2 <= m; row += 2) block<2, Outputs>(p, row, output);
+    if (row < m) block<1, Outputs>(p, row, output);
+}
 
 } // namespace
 
 template <class T>
-void few_rows_multiply(int m, int n, int k, float alpha, const float* x, int x_row, const T* w, int w_row,
-                       const float* w_scales, float beta, const float* bias, float* y, int y_row) {
-    const Product<T> product{.m = m,
-                             .n = n,
-                             .k = k,
-                             .alpha = alpha,
-                             .x = x,
-                             .x_row = static_cast<std::size_t>(x_row),
-                             .w = w,
-                             .w_row = static_cast<std::size_t>(w_row),
-                             .w_scales = w_scales,
-                             .beta = beta,
-                             .bias = bias,
-                             .y = y,
-                             .y_row = static_cast<std::size_t>(y_row)};
-    const int tasks = (n + outputs_in_task - 1) / outputs_in_task;
+void few_rows_multiply(const FewRowsProduct<T>& product) {
+    const int tasks = (product.shape.n + outputs_in_task - 1) / outputs_in_task;
     Kokkos::parallel_for("few_rows_multiply", Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, tasks),
                          [=](int task) {
-                             const int end = std::min(n, (task + 1) * outputs_in_task);
+                             const int end = std::min(product.shape.n, (task + 1) * outputs_in_task);
                              int output = task * outputs_in_task;
                              for (; output + outputs_in_registers <= end; output += outputs_in_registers)
-                                 product.template outputs<outputs_in_registers>(output);
-                             if (output < end) product.template outputs<1>(output);
+                                 all_rows<outputs_in_registers>(product, output);
+                             if (output < end) all_rows<1>(product, output);
                          });
 }
 
-#define LOLCATS_INSTANTIATE(T)                                                                                         \
-    template void few_rows_multiply<T>(int, int, int, float, const float*, int, const T*, int, const float*, float,    \
-                                       const float*, float*, int);
-LOLCATS_INSTANTIATE(float)
-LOLCATS_INSTANTIATE(BFloat16)
-LOLCATS_INSTANTIATE(Float8)
-#undef LOLCATS_INSTANTIATE
+template void few_rows_multiply(const FewRowsProduct<float>&);
+template void few_rows_multiply(const FewRowsProduct<BFloat16>&);
+template void few_rows_multiply(const FewRowsProduct<Float8>&);
 
 } // namespace lolcats

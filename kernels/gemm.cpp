@@ -41,15 +41,15 @@ ProductShape linear_shape(const Matrix<Real>& x, const Weight<Real>& weight, boo
 template <class Real>
 void narrow(const Real* in, std::size_t count, BFloat16* out) {
     Kokkos::parallel_for(
-        "round_to_bf16", Kokkos::RangePolicy<Execution>(0, count),
-        KOKKOS_LAMBDA(std::size_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
+        "round_to_bf16", Elements(0, static_cast<std::int64_t>(count)),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
 }
 
 template <class Real>
 void widen(const BFloat16* in, std::size_t count, Real* out) {
     Kokkos::parallel_for(
-        "widen_bf16", Kokkos::RangePolicy<Execution>(0, count),
-        KOKKOS_LAMBDA(std::size_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
+        "widen_bf16", Elements(0, static_cast<std::int64_t>(count)),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
 }
 
 /// What enters the products of one call. A rounded form has no rows until a product takes it.
@@ -101,13 +101,21 @@ struct Gemm<Real>::State {
         const int c_row = static_cast<int>(c.stride(0));
         if constexpr (std::is_same_v<Real, float>) {
             if (few && !a.transpose && b.transpose)
-                return few_rows_multiply(s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, nullptr, beta, bias.data(),
-                                         c.data(), c_row);
+                return few_rows_multiply(FewRowsProduct<float>{.shape = s,
+                                                               .alpha = alpha,
+                                                               .x = a.data,
+                                                               .x_row = a.row,
+                                                               .w = b.data,
+                                                               .w_row = b.row,
+                                                               .w_scales = nullptr,
+                                                               .beta = beta,
+                                                               .bias = bias.data(),
+                                                               .y = c.data(),
+                                                               .y_row = c_row});
             if (arithmetic != Arithmetic::exact)
                 return products.multiply(s, alpha, a, b, beta, bias.data(), c.data(), c_row);
         }
-        exact_multiply(a.transpose, b.transpose, s.m, s.n, s.k, alpha, a.data, a.row, b.data, b.row, beta, c.data(),
-                       c_row);
+        exact_multiply(s, alpha, a, b, beta, c.data(), c_row);
         if (bias.extent(0) > 0) add_to_rows(bias, c);
     }
 
@@ -173,8 +181,18 @@ private:
                              const Vector<float>& bias, const Matrix<float>& added, const Matrix<float>& c) {
         const float beta = start_with(added, c) ? 1 : 0;
         const Kokkos::Profiling::ScopedRegion region("weight_products");
-        const auto multiply = [&](const auto* w, const float* scales) {
-            few_rows_multiply(s.m, s.n, s.k, 1, x.data(), s.k, w, s.k, scales, beta, bias.data(), c.data(), s.n);
+        const auto multiply = [&]<class T>(const T* w, const float* scales) {
+            few_rows_multiply(FewRowsProduct<T>{.shape = s,
+                                                .alpha = 1,
+                                                .x = x.data(),
+                                                .x_row = s.k,
+                                                .w = w,
+                                                .w_row = s.k,
+                                                .w_scales = scales,
+                                                .beta = beta,
+                                                .bias = bias.data(),
+                                                .y = c.data(),
+                                                .y_row = s.n});
         };
         if (weight.is_half())
             multiply(weight.half.data(), nullptr);

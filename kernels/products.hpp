@@ -1,25 +1,14 @@
 #pragma once
 /// Matrix products in float by the processor's library: oneDNN on the host, cuBLASLt on a GPU. Pointers are to memory
 /// of the default execution space.
+#include "kernels/product_shape.hpp"
 #include "lolcats/bfloat16.hpp"
 #include "lolcats/float8.hpp"
 
+#include <cstddef>
 #include <memory>
 
 namespace lolcats {
-
-/// c[m, n] = op(a)[m, k] op(b)[k, n]
-struct ProductShape {
-    int m, n, k;
-};
-
-/// A stored matrix, `row` elements from one row to the next, that enters a product as it is or transposed.
-template <class T>
-struct Factor {
-    const T* data;
-    int row;
-    bool transpose;
-};
 
 /// Dense rows of 8-bit numbers, each with a scale.
 struct ScaledFactor {
@@ -53,7 +42,10 @@ public:
     void multiply(const ProductShape& shape, const Factor<BFloat16>& a, const Factor<BFloat16>& b, const float* added,
                   const float* bias, float* c);
 
-    /// Whether there are 8-bit products of this shape: a GPU's are for multiples of 16 only.
+    /// Memory that the library works in, kept from the first product on; 0 on a host.
+    static std::size_t workspace_bytes();
+
+    /// Whether there are 8-bit products of this shape: a GPU's are for multiples of 16 only, rows included.
     static bool has_float8(const ProductShape& shape);
 
     /// Whether 8-bit factors are widened, each into an array that is kept, before they are multiplied: on a host.

@@ -15,7 +15,6 @@ namespace lolcats {
 
 namespace {
 
-constexpr std::size_t workspace_bytes = std::size_t{32} << 20; ///< what NVIDIA recommends for Hopper
 constexpr int most_candidates = 5;
 constexpr int timed_runs = 3;
 
@@ -93,7 +92,9 @@ Layout make_layout(cudaDataType_t type, int rows, int columns, int row) {
 struct Plan {
     Description description;
     Layout a, b, c;
-    cublasLtMatmulAlgo_t algorithm{};
+    std::array<cublasLtMatmulAlgo_t, most_candidates> algorithms{}; ///< that cuBLASLt proposes
+    int count = 0;                                                  ///< of them
+    int used = 0;
 
     explicit Plan(const Key& key)
         : a(make_layout(key.type, key.transpose_a ? key.k : key.m, key.transpose_a ? key.m : key.k, key.a_row)),
@@ -146,16 +147,22 @@ struct Products::State {
     void multiply(const Key& key, const Arguments& arguments) {
         auto at = plans.find(key);
         if (at == plans.end()) at = plans.emplace(key, make_plan(key, arguments)).first;
-        at->second.point_to(key, arguments);
-        LOLCATS_CHECK_CUBLAS(run(at->second, at->second.algorithm, arguments, arguments.c));
+        Plan& plan = at->second;
+        plan.point_to(key, arguments);
+        cublasStatus_t status = run(plan, plan.used, arguments, arguments.c);
+        // What is proposed is all but sure to run. Which one does is the same every time.
+        while ((status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) &&
+               plan.used + 1 < plan.count)
+            status = run(plan, ++plan.used, arguments, arguments.c);
+        LOLCATS_CHECK_CUBLAS(status);
     }
 
 private:
     /// `out` is c, or other memory of its size.
-    cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Arguments& x, float* out) {
+    cublasStatus_t run(const Plan& plan, int algorithm, const Arguments& x, float* out) {
         return cublasLtMatmul(library.get(), plan.description.get(), &x.alpha, x.b, plan.b.get(), x.a, plan.a.get(),
-                              &x.beta, x.added, plan.c.get(), out, plan.c.get(), &algorithm, workspace.data(),
-                              workspace_bytes, Execution().cuda_stream());
+                              &x.beta, x.added, plan.c.get(), out, plan.c.get(), &plan.algorithms[algorithm],
+                              aligned_workspace(), workspace_bytes(), Execution().cuda_stream());
     }
 
     Plan make_plan(const Key& key, const Arguments& arguments) {
@@ -163,12 +170,12 @@ private:
         plan.point_to(key, arguments);
         std::array<cublasLtMatmulHeuristicResult_t, most_candidates> candidates{};
         const int count = ask_heuristic(key, plan, candidates);
-        if (count == 0)
+        for (int i = 0; i < count; ++i)
+            if (candidates[i].state == CUBLAS_STATUS_SUCCESS) plan.algorithms[plan.count++] = candidates[i].algo;
+        if (plan.count == 0)
             fail("cuBLASLt has no algorithm for a {} product of {} x {} x {} on this GPU", name_of(key.type), key.m,
                  key.n, key.k);
-        plan.algorithm = candidates.front().algo;
-        if (choice == AlgorithmChoice::fastest)
-            plan.algorithm = candidates[fastest(key, plan, candidates, count, arguments)].algo;
+        if (choice == AlgorithmChoice::fastest) plan.used = fastest(key, plan, arguments);
         return plan;
     }
 
@@ -180,7 +187,7 @@ private:
         const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
             LOLCATS_CHECK_CUBLAS(cublasLtMatmulPreferenceSetAttribute(created, attribute, &value, sizeof value));
         };
-        set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+        set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes());
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignments[1]);
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignments[0]);
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignments[2]);
@@ -194,10 +201,8 @@ private:
         return count;
     }
 
-    /// Index of the candidate that takes least time. They write to memory of their own, as c may be added to.
-    int fastest(const Key& key, const Plan& plan,
-                const std::array<cublasLtMatmulHeuristicResult_t, most_candidates>& candidates, int count,
-                const Arguments& arguments) {
+    /// Index of the algorithm that takes least time. They write to memory of their own, as c may be added to.
+    int fastest(const Key& key, const Plan& plan, const Arguments& arguments) {
         void* allocated = nullptr;
         const std::size_t elements = static_cast<std::size_t>(key.m - 1) * key.c_row + key.n;
         const cudaError_t status = cudaMalloc(&allocated, elements * sizeof(float));
@@ -209,8 +214,8 @@ private:
         const DeviceMemory out(allocated);
         int best = 0;
         float least = std::numeric_limits<float>::infinity();
-        for (int i = 0; i < count; ++i) {
-            const float time = measure(plan, candidates[i].algo, arguments, static_cast<float*>(allocated));
+        for (int i = 0; i < plan.count; ++i) {
+            const float time = measure(plan, i, arguments, static_cast<float*>(allocated));
             if (time < least) best = i;
             least = std::min(least, time);
         }
@@ -218,7 +223,7 @@ private:
     }
 
     /// Milliseconds of `timed_runs` runs after a first one; infinite if the algorithm does not run.
-    float measure(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const Arguments& arguments, float* out) {
+    float measure(const Plan& plan, int algorithm, const Arguments& arguments, float* out) {
         if (run(plan, algorithm, arguments, out) != CUBLAS_STATUS_SUCCESS)
             return std::numeric_limits<float>::infinity();
         const CudaEvent start = make_timed_event();
@@ -232,9 +237,17 @@ private:
         return time;
     }
 
+    /// cuBLASLt asks for multiples of 256, and Kokkos puts a header of 128 bytes before an array.
+    void* aligned_workspace() {
+        constexpr std::size_t multiple = 256;
+        char* const memory = reserve(workspace, workspace_bytes() + multiple, "cublas_workspace");
+        const auto address = reinterpret_cast<std::uintptr_t>(memory);
+        return memory + (multiple - address % multiple) % multiple;
+    }
+
     AlgorithmChoice choice;
     Library library;
-    Vector<char> workspace{uninitialized("cublas_workspace"), workspace_bytes};
+    Vector<char> workspace; ///< made for the first product
     std::map<Key, Plan> plans;
 };
 
@@ -279,8 +292,12 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
     state_->multiply(key, {a.data, b.data, bias, read_or(added, c), c, 1.0F, added == nullptr ? 0.0F : 1.0F});
 }
 
+std::size_t Products::workspace_bytes() {
+    return std::size_t{32} << 20; // what NVIDIA recommends for Hopper
+}
+
 bool Products::has_float8(const ProductShape& s) {
-    return s.n % 16 == 0 && s.k % 16 == 0;
+    return s.m % 16 == 0 && s.n % 16 == 0 && s.k % 16 == 0;
 }
 
 bool Products::widens_float8() {

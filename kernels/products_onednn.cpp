@@ -86,6 +86,10 @@ void Products::multiply(const ProductShape& s, const Factor<BFloat16>& a, const 
     add_bias(s, bias, c, s.n);
 }
 
+std::size_t Products::workspace_bytes() {
+    return 0;
+}
+
 bool Products::has_float8(const ProductShape&) {
     return true;
 }
