@@ -38,7 +38,7 @@ class ArrayCommunicator {
 public:
     virtual ~ArrayCommunicator() = default;
 
-    /// The same ranks, for what travels beside the arrays.
+    /// The same ranks, for what travels beside the arrays. They wait for each other as long as for arrays.
     [[nodiscard]] const Communicator& control() const { return control_; }
     [[nodiscard]] int rank() const { return control_.rank(); }
     [[nodiscard]] int size() const { return control_.size(); }
@@ -55,7 +55,9 @@ public:
 
 protected:
     ArrayCommunicator(const Communicator& group, Patience patience)
-        : control_(group.duplicate()), patience_(std::move(patience)) {}
+        : control_(group.duplicate()), patience_(std::move(patience)) {
+        control_.limit_waiting(patience_);
+    }
 
     Communicator control_;
     Patience patience_;

@@ -44,13 +44,6 @@ bool mpi_is_running() noexcept {
 }
 
 template <class T>
-void all_reduce(const Communicator& comm, T* values, std::size_t count, MPI_Op op) {
-    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
-        check_mpi(MPI_Allreduce(MPI_IN_PLACE, values + offset, size, mpi_type<T>(), op, comm.get()), "MPI_Allreduce");
-    });
-}
-
-template <class T>
 void send_all(const Communicator& comm, const T* values, std::size_t count, int destination, int tag) {
     for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
         check_mpi(MPI_Send(values + offset, size, mpi_type<T>(), destination, tag, comm.get()), "MPI_Send");
@@ -89,11 +82,11 @@ Request start_pieces(Request::Kind kind, const char* name, T* values, std::size_
 }
 
 template <class T>
-Request start_all_reduce(const Communicator& comm, T* values, std::size_t count) {
-    return start_pieces(
-        Request::Kind::collective, "MPI_Iallreduce", values, count, [&](T* piece, int size, MPI_Request* request) {
-            return MPI_Iallreduce(MPI_IN_PLACE, piece, size, mpi_type<T>(), MPI_SUM, comm.get(), request);
-        });
+Request start_all_reduce(const Communicator& comm, T* values, std::size_t count, MPI_Op op) {
+    return start_pieces(Request::Kind::collective, "MPI_Iallreduce", values, count,
+                        [&](T* piece, int size, MPI_Request* request) {
+                            return MPI_Iallreduce(MPI_IN_PLACE, piece, size, mpi_type<T>(), op, comm.get(), request);
+                        });
 }
 
 } // namespace
@@ -180,7 +173,7 @@ Communicator::Communicator(MPI_Comm comm, bool owned) : comm_(comm), owned_(owne
 
 Communicator::Communicator(Communicator&& other) noexcept
     : comm_(std::exchange(other.comm_, MPI_COMM_NULL)), owned_(std::exchange(other.owned_, false)), rank_(other.rank_),
-      size_(other.size_) {}
+      size_(other.size_), patience_(std::move(other.patience_)) {}
 
 Communicator& Communicator::operator=(Communicator&& other) noexcept {
     if (this != &other) {
@@ -189,6 +182,7 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
         owned_ = std::exchange(other.owned_, false);
         rank_ = other.rank_;
         size_ = other.size_;
+        patience_ = std::move(other.patience_);
     }
     return *this;
 }
@@ -220,33 +214,49 @@ Communicator Communicator::split_by_node() const {
     return {node, true};
 }
 
+void Communicator::wait(Request request, const char* what) const {
+    patience_->wait(what, [&] { return request.test(); });
+}
+
+template <class T>
+void Communicator::all_reduce(T* values, std::size_t count, MPI_Op op) const {
+    if (patience_) return wait(start_all_reduce(*this, values, count, op), "what the ranks agree on");
+    for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
+        check_mpi(MPI_Allreduce(MPI_IN_PLACE, values + offset, size, mpi_type<T>(), op, comm_), "MPI_Allreduce");
+    });
+}
+
 void Communicator::barrier() const {
-    check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+    if (!patience_) return check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ibarrier(comm_, &request), "MPI_Ibarrier");
+    wait(Request(Request::Kind::collective, MPI_BYTE, {{request, 0}}), "a barrier");
 }
 
 void Communicator::sum(double* values, std::size_t count) const {
-    all_reduce(*this, values, count, MPI_SUM);
+    all_reduce(values, count, MPI_SUM);
 }
 void Communicator::sum(std::int64_t* values, std::size_t count) const {
-    all_reduce(*this, values, count, MPI_SUM);
+    all_reduce(values, count, MPI_SUM);
 }
 Request Communicator::start_sum(float* values, std::size_t count) const {
-    return start_all_reduce(*this, values, count);
+    return start_all_reduce(*this, values, count, MPI_SUM);
 }
 Request Communicator::start_sum(double* values, std::size_t count) const {
-    return start_all_reduce(*this, values, count);
+    return start_all_reduce(*this, values, count, MPI_SUM);
 }
 void Communicator::max(double* values, std::size_t count) const {
-    all_reduce(*this, values, count, MPI_MAX);
+    all_reduce(values, count, MPI_MAX);
 }
 void Communicator::max(std::int64_t* values, std::size_t count) const {
-    all_reduce(*this, values, count, MPI_MAX);
+    all_reduce(values, count, MPI_MAX);
 }
 void Communicator::min(std::int64_t* values, std::size_t count) const {
-    all_reduce(*this, values, count, MPI_MIN);
+    all_reduce(values, count, MPI_MIN);
 }
 
 void Communicator::broadcast(void* bytes, std::size_t count, int root) const {
+    if (patience_) return wait(start_broadcast(bytes, count, root), "what one rank tells the others");
     for_pieces(count, largest_piece, [&](std::size_t offset, int size) {
         check_mpi(MPI_Bcast(static_cast<char*>(bytes) + offset, size, MPI_BYTE, root, comm_), "MPI_Bcast");
     });
@@ -284,10 +294,16 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
 }
 
 void Communicator::send(const float* values, std::size_t count, int destination, int tag) const {
-    send_all(*this, values, count, destination, tag);
+    if (!patience_) return send_all(*this, values, count, destination, tag);
+    // Not synchronous: a small message leaves at once, so that the sender may run ahead.
+    const auto isend = [&](const float* piece, int size, MPI_Request* request) {
+        return MPI_Isend(piece, size, MPI_FLOAT, destination, tag, comm_, request);
+    };
+    wait(start_pieces(Request::Kind::send, "MPI_Isend", values, count, isend), "a rank's word");
 }
 void Communicator::receive(float* values, std::size_t count, int source, int tag) const {
-    receive_all(*this, values, count, source, tag);
+    if (!patience_) return receive_all(*this, values, count, source, tag);
+    wait(ireceive(reinterpret_cast<std::byte*>(values), count * sizeof(float), source, tag), "a rank's word");
 }
 Request Communicator::issend(const std::byte* bytes, std::size_t count, int destination, int tag) const {
     return start_pieces(Request::Kind::send, "MPI_Issend", bytes, count,

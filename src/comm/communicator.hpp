@@ -1,9 +1,12 @@
 #pragma once
 /// MPI behind a small interface: an owned communicator whose calls are all checked and take counts of any size.
+#include "src/comm/patience.hpp"
+
 #include <mpi.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -65,6 +68,11 @@ public:
     /// The ranks that share this rank's memory (its node). Collective.
     [[nodiscard]] Communicator split_by_node() const;
 
+    /// From now on a rank that waits here for longer takes another one for dead: barrier, reductions, broadcasts and
+    /// messages end with an Error. For groups whose ranks are never apart for long. Communicators made from this one
+    /// wait without a limit.
+    void limit_waiting(const Patience& patience) { patience_ = patience; }
+
     [[nodiscard]] int rank() const { return rank_; }
     [[nodiscard]] int size() const { return size_; }
     [[nodiscard]] MPI_Comm get() const { return comm_; }
@@ -101,11 +109,15 @@ public:
 private:
     Communicator(MPI_Comm comm, bool owned);
     void release() noexcept;
+    template <class T>
+    void all_reduce(T* values, std::size_t count, MPI_Op op) const;
+    void wait(Request request, const char* what) const;
 
     MPI_Comm comm_ = MPI_COMM_NULL;
     bool owned_ = false;
     int rank_ = 0;
     int size_ = 0;
+    std::optional<Patience> patience_;
 };
 
 } // namespace lolcats

@@ -1,10 +1,12 @@
 #include "src/comm/nccl_arrays.hpp"
 
+#include "kernels/accelerator.hpp"
 #include "kernels/cuda_check.hpp"
 #include "kernels/views.hpp"
 
 #include <nccl.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -72,7 +74,8 @@ public:
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0; // no call of NCCL's may wait for a rank that is dead
         config.maxCTAs = most_blocks;
-        run(patience_, "the start of NCCL",
+        run(Patience(patience_.group(), std::max<std::chrono::duration<double>>(patience_.limit(), 2min)),
+            "the start of NCCL", // which takes seconds, however soon a rank is to be given up later
             [&] { return ncclCommInitRankConfig(&comm_, size(), id, rank(), &config); });
         watch_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
     }
@@ -225,7 +228,10 @@ private:
         const char* what = under_way_.empty() ? "a communicator at rest" : under_way_.front()->what;
         for (const ncclResult_t result : {asked, state})
             if (is_error(result)) return describe(result, what);
-        while (!under_way_.empty() && is_over(under_way_.front()->done.get())) under_way_.pop_front();
+        while (!under_way_.empty() && is_over(under_way_.front()->done.get())) {
+            under_way_.pop_front();
+            if (!under_way_.empty()) under_way_.front()->start = Patience::Clock::now(); // its turn begins
+        }
         if (under_way_.empty() || !patience_.is_over(under_way_.front()->start)) return "";
         return patience_.complaint(under_way_.front()->what);
     }
@@ -240,18 +246,25 @@ private:
             comm = std::exchange(comm_, nullptr);
         }
         if (comm == nullptr) return;
-        std::promise<void> ended;
-        const auto future = ended.get_future();
-        std::thread([comm, ended = std::move(ended)]() mutable {
-            ncclCommAbort(comm);
-            ended.set_value();
-        }).detach();
-        future.wait_for(10s);
+        apart(comm, ncclCommAbort, 10s);
     }
 
+    /// Either may wait for the ranks of the node, and is given up after a minute.
     void close() {
-        run(Patience(patience_.group(), 1min), "the end of NCCL", [&] { return ncclCommFinalize(comm_); });
-        check(ncclCommDestroy(std::exchange(comm_, nullptr)), "ncclCommDestroy");
+        const Patience patience(patience_.group(), 1min);
+        run(patience, "the end of NCCL", [&] { return ncclCommFinalize(comm_); });
+        apart(std::exchange(comm_, nullptr), ncclCommDestroy, 1min);
+    }
+
+    /// Calls end(comm) on a thread of its own, which is not waited for any longer than that.
+    static void apart(ncclComm_t comm, ncclResult_t (*end)(ncclComm_t), std::chrono::seconds longest) {
+        std::promise<void> ended;
+        const auto future = ended.get_future();
+        std::thread([comm, end, ended = std::move(ended)]() mutable {
+            end(comm);
+            ended.set_value();
+        }).detach();
+        future.wait_for(longest);
     }
 
     const int device_ = current_device();
@@ -264,16 +277,10 @@ private:
     std::jthread watch_;
 };
 
-std::string gpu_identity() {
-    cudaDeviceProp properties{};
-    LOLCATS_CHECK_CUDA(cudaGetDeviceProperties(&properties, current_device()));
-    return std::string(properties.uuid.bytes, sizeof properties.uuid.bytes);
-}
-
 } // namespace
 
 std::string why_not_nccl(const Communicator& group) {
-    const auto gpus = group.gather(gpu_identity(), 0);
+    const auto gpus = group.gather(accelerator_identity(), 0);
     const bool share = std::set<std::string>(gpus.begin(), gpus.end()).size() < gpus.size();
     return group.broadcast(share ? "some of its ranks share a GPU (start one rank a GPU)" : "", 0);
 }

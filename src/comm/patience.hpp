@@ -17,6 +17,7 @@ public:
     Patience(std::string group, std::chrono::duration<double> limit) : group_(std::move(group)), limit_(limit) {}
 
     [[nodiscard]] const std::string& group() const { return group_; }
+    [[nodiscard]] std::chrono::duration<double> limit() const { return limit_; }
     [[nodiscard]] bool is_over(Clock::time_point start) const { return Clock::now() - start > limit_; }
     /// The message of the Error of one that waited in vain for `what`.
     [[nodiscard]] std::string complaint(const char* what) const {

@@ -24,7 +24,9 @@ void try_out(ArrayCommunicator& link, bool sends) {
 
 } // namespace
 
-StageLink::StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow) : pipeline_(pipeline) {
+StageLink::StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow)
+    : pipeline_(pipeline.duplicate()) {
+    pipeline_.limit_waiting(Patience("stages of a pipeline", transport.timeout));
     // First the links above even stages, then those above odd ones: every stage makes its two in a turn of their own.
     for (const int parity : {0, 1}) {
         const Communicator pair = pipeline.split((stage() + parity) / 2, stage());

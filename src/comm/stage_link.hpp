@@ -28,7 +28,7 @@ public:
     /// Messages each way that hold a copy of their data until the receiver has begun to take them.
     static constexpr std::size_t most_under_way = messages_under_way;
 
-    /// Collective over `pipeline`, which must outlive the link.
+    /// Collective over `pipeline`.
     StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow);
     StageLink(const StageLink&) = delete;
     StageLink& operator=(const StageLink&) = delete;
@@ -74,7 +74,7 @@ private:
 
     void connect(const Communicator& pair, bool is_lower, const ArrayTransport& transport, Flow flow);
 
-    const Communicator& pipeline_;
+    Communicator pipeline_;
     std::unique_ptr<ArrayCommunicator> forward_in_;
     std::unique_ptr<ArrayCommunicator> backward_in_;
     Outbox forward_out_;

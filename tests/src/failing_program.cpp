@@ -31,6 +31,8 @@ void communicate(const lolcats::Options& options, const lolcats::Communicator& w
     if (failure.ends_with("sum")) group->sum(array.data(), array.size())->wait();
     if (failure.ends_with("broadcast")) group->broadcast(array.data(), array.size(), world.size() - 1)->wait();
     if (failure.ends_with("receive")) group->receive(array.data(), array.size(), world.size() - 1)->wait();
+    std::int64_t word = 0;
+    if (failure.ends_with("agreement")) group->control().max(&word, 1);
     if (failure.ends_with("send")) group->send(array.data(), array.size(), world.size() - 1)->wait();
 }
 
