@@ -10,15 +10,17 @@
 #SBATCH --time=00:15:00
 #SBATCH --output=%x-%j.log
 set -euo pipefail
-# shellcheck source=jobs/common.sh
-source "${LOLCATS_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}/jobs/common.sh"
-
 conversion=linearize_8b
+root=$PWD # a job may also run elsewhere than where sbatch was called
+[ -r "$root/jobs/common.sh" ] || root=${SLURM_SUBMIT_DIR:-$PWD}
+# shellcheck source=jobs/common.sh
+source "${LOLCATS_ROOT:-$root}/jobs/common.sh"
+
 load_site
 model=$site_models/Llama-3.1-8B
 tokens=$site_data/alpaca_1024.h5
 evaluation_tokens=$site_data/alpaca_validation_1024.h5
-stage_ranks=([hidden]=1 [block]=8 [lora]=8 [eval]=8)
+stage_ranks=([hidden]=1 [block]=8 [convert]=8 [lora]=8 [eval]=8)
 
 model_options=(--block-layers 0 --window 64 --attention terrace --feature-map hedgehog --dtype bf16)
 training_options=(--epochs 2 --batch-size 8 --validation 32 --clip 1 --schedule plateau --plateau-factor 0.1

@@ -10,15 +10,17 @@
 #SBATCH --time=00:15:00
 #SBATCH --output=%x-%j.log
 set -euo pipefail
-# shellcheck source=jobs/common.sh
-source "${LOLCATS_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}/jobs/common.sh"
-
 conversion=linearize_tiny
+root=$PWD # a job may also run elsewhere than where sbatch was called
+[ -r "$root/jobs/common.sh" ] || root=${SLURM_SUBMIT_DIR:-$PWD}
+# shellcheck source=jobs/common.sh
+source "${LOLCATS_ROOT:-$root}/jobs/common.sh"
+
 load_site
 model=$root/tests/data/tiny/model
 tokens=$site_scratch/linearize_tiny/train.h5
 evaluation_tokens=$site_scratch/linearize_tiny/validation.h5
-stage_ranks=([hidden]=2 [block]=2 [lora]=2 [eval]=2)
+stage_ranks=([hidden]=2 [block]=2 [convert]=2 [lora]=2 [eval]=2)
 
 model_options=(--block-layers 2 --window 16 --feature-dim 32 --dtype bf16)
 training_options=(--batch-size 8 --micro-batch 8 --validation 32)

@@ -5,7 +5,8 @@
 
 site_partition=          # empty: the cluster's default
 site_account=            # empty: yours
-site_time=24:00:00       # limit of a stage's job; one that needs longer is stopped in time, requeued, and goes on
+site_time=24:00:00       # limit of a stage's job; one that needs longer is stopped in time, requeued, and goes on;
+                         # empty: the partition's default
 site_sbatch_options=()   # anything else that every stage's job needs, such as (--qos=normal --exclusive)
 site_modules=()          # loaded in this order before a program runs, such as (gcc/12 openmpi/4.1 hdf5/1.14-mpi)
 
@@ -18,13 +19,15 @@ site_srun_options=(--mpi=pmix --kill-on-bad-exit=1)
 site_mpirun_options=()
 
 site_scratch=${SCRATCH:-$root/work} # a parallel file system: work directories are made in it
-site_models=$site_scratch/models    # Hugging Face directories of the teachers
-site_data=$site_scratch/data        # token files
+site_models=             # Hugging Face directories of the teachers; empty: $site_scratch/models
+site_data=               # token files; empty: $site_scratch/data
+site_streaming=${LOLCATS_STREAMING:-0} # 1: stages 0 and 1 at once, by lolcats_convert, which stores no hidden states
 site_bin=                # the compiled programs; empty: $root/build-cuda/bin with GPUs, else $root/build/bin
 site_python=python3      # with h5py; linearize_tiny.sh makes its corpus with it
 site_program_options=()             # options that every program gets here, such as (--gemm bf16)
 
 site_warning_seconds=600 # a job is told to stop this long before its time is up: longer than a step and a checkpoint
+                         # (streaming: than a few steps), and at most a third of site_time
 site_max_restarts=100    # a job that was requeued this often fails instead
 
 # What lolcats_plan counts with: bytes of memory of a rank, its sustained FLOP/s, the file system's bytes/s.

@@ -80,6 +80,166 @@ def convert_without_slurm(work):
     (work / "evaluation.json").write_text(run("eval", **scored, feature_maps="transfer", adapter="lora"))
 
 
+class Scripts(support.TestCase):
+    """Parts of the job scripts in a shell, with stand-ins for Slurm's commands and for the programs."""
+
+    BEGIN = """
+set -euo pipefail
+conversion=linearize_405b
+source jobs/common.sh
+load_site
+work=$LOLCATS_WORK ranks=2 stage_ranks=([hidden]=2 [block]=3 [convert]=2 [lora]=2 [eval]=2) model_options=()
+LOLCATS_MODEL=model LOLCATS_EVALUATION_TOKENS=/dev/null
+"""
+
+    def setUp(self):
+        super().setUp()
+        self.commands, self.work = self.path("commands"), self.path("work")
+        (self.work / "logs").mkdir(parents=True)
+        self.commands.mkdir()
+
+    def command(self, name, script):
+        path = self.commands / name
+        path.write_text("#!/usr/bin/env bash\n" + script)
+        path.chmod(0o755)
+
+    def run_script(self, *line, cwd=support.ROOT, **variables):
+        foreign = ("SLURM", "SBATCH", "LOLCATS", "BASH_FUNC", "MODULE", "NCCL")
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        environment = keep | {"PATH": f"{self.commands}:{os.environ['PATH']}"} | variables
+        return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+    def shell(self, text, site=""):
+        """Runs `text` where a job script calls linearize, after a site file of the user's own."""
+        own = self.path("site.sh")
+        own.write_text(f"site_bin={self.commands}\nsite_launcher=mpirun\n" + site)
+        return self.run_script("bash", "-c", self.BEGIN + text, LOLCATS_SITE=str(own), LOLCATS_WORK=str(self.work))
+
+    def printed(self, text, site=""):
+        done = self.shell(text, site)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.split()
+
+    def refused(self, text, words, site="", status=1):
+        done = self.shell(text, site)
+        self.assertEqual(done.returncode, status, done.stderr)
+        self.assertIn(words, done.stderr)
+        return done
+
+    def test_where_the_repository_is(self):
+        found = "none.sh: cannot be read"  # so it came as far as the site file
+        script = str(support.ROOT / "jobs" / "linearize_405b.sh")
+        for cwd, variables, words in ((support.ROOT, {"SLURM_SUBMIT_DIR": "/nowhere"}, found),
+                                      (self.directory, {"SLURM_SUBMIT_DIR": str(support.ROOT)}, found),
+                                      (self.directory, {"LOLCATS_ROOT": str(support.ROOT)}, found),
+                                      (support.ROOT, {"LOLCATS_ROOT": "/nowhere"}, "/nowhere/jobs/common.sh")):
+            done = self.run_script("bash", script, cwd=cwd, LOLCATS_SITE="none.sh", **variables)
+            self.assertIn(words, done.stderr)
+
+    def test_what_the_site_file_leaves_out(self):
+        self.assertEqual(self.printed('echo "$site_models" "$site_data" "${stages[@]}"', "site_scratch=/s\n"),
+                         ["/s/models", "/s/data", "hidden", "block", "lora", "eval"])
+        self.assertEqual(self.printed('echo "$site_models" "$site_data" "${stages[@]}"',
+                                      "site_scratch=/s\nsite_models=/m\nsite_data=/d\nsite_streaming=1\n"),
+                         ["/m", "/d", "convert", "lora", "eval"])
+        self.refused("", "site_streaming is 'yes'", "site_streaming=yes\n")
+
+    def test_time_limits(self):
+        for time_, seconds in (("90", 5400), ("10:30", 630), ("08:09:00", 29340), ("1-0", 86400), ("1-02:03", 93780),
+                               ("1-02:03:04", 93784), ("UNLIMITED", 0), ("infinite", 0), ("0", 0), ("", 0)):
+            self.assertEqual(self.printed("time_limit", f"site_time={time_}\n"), [str(seconds)], time_)
+        for time_ in ("1h", "1:2:3:4", "-5", "1-", "1-2:3:4:5"):
+            self.refused("check_time", f"site_time is '{time_}'", f"site_time={time_}\n")
+        self.refused("check_time", "three times", "site_time=29:59\nsite_warning_seconds=600\n")
+        self.printed("check_time", "site_time=30\nsite_warning_seconds=600\n")
+
+    def test_modules(self):
+        site = f"site_modules=(of_no_system)\nMODULESHOME={self.directory}\n"
+        self.refused("load_modules", "site_modules", site)
+        (self.directory / "init").mkdir()
+        (self.directory / "init" / "bash").write_text('module() { echo "$unset_variable" "$@"; }\nfalse\n')
+        self.assertEqual(self.printed("load_modules", site), ["load", "of_no_system"])
+
+    def test_what_a_job_asks_for(self):
+        self.command("sbatch", 'printf "%s " "$@" >>"$LOLCATS_WORK/asked"; echo 7\n')
+        site = "site_sbatch_options=(--export=NONE)\nsite_ranks_per_node=2\n"
+        self.assertEqual(self.printed("submit_stage block 6", site + "site_gpus_per_node=1\n"), ["7"])
+        asked = (self.work / "asked").read_text().split()
+        for option in ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=1", "--dependency=afterok:6",
+                       "--time=24:00:00"):
+            self.assertIn(option, asked)
+        self.assertEqual([word for word in asked if "--export" in word], ["--export=NONE", "--export=ALL"])
+        (self.work / "asked").unlink()
+        self.printed("submit_stage hidden ''", "site_time=\nsite_ranks_per_node=4\nsite_gpus_per_node=1\n")
+        asked = (self.work / "asked").read_text()
+        self.assertIn("--gpus-per-node=1 ", asked)
+        self.assertNotIn("--time", asked)
+
+    def queue(self, *answers):
+        """What squeue says, one time after the other; the last of it from then on."""
+        for i, jobs in enumerate(answers):
+            lines = [f"linearize_405b.{stage}|{rest}|{self.work}\n" for stage, rest in jobs.items()]
+            (self.directory / f"queue{i}").write_text("".join(lines) + "linearize_405b.eval|9|PENDING|None|(null)|/x\n")
+        self.command("squeue", f'cd {self.directory}; cat "$(ls queue* | head -n 1)"; '
+                               '[ "$(ls queue* | wc -l)" = 1 ] || rm "$(ls queue* | head -n 1)"\n')
+        self.command("scancel", 'echo cancelled "$@"\n')
+        self.command("sleep", "")
+        self.command("sbatch", 'for word; do :; done; echo $((20 + ${#word})); echo "new $word" >&2\n')
+
+    def submitted(self, site=""):
+        done = self.shell("submit_chain", site)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return re.findall("new ([a-z]+)", done.stderr), done.stdout.split()
+
+    def test_a_queue_without_this_conversion(self):
+        self.queue({})
+        self.assertEqual(self.submitted(), (["hidden", "block", "lora", "eval"], []))
+        self.assertEqual(self.submitted("site_streaming=1\n"), (["convert", "lora", "eval"], []))
+
+    def test_a_queue_with_a_part_of_it(self):
+        self.queue({"hidden": "1|RUNNING|None|(null)", "block": "2|PENDING|Dependency|afterok:1(unfulfilled)"})
+        self.assertEqual(self.submitted(), (["lora", "eval"], []))
+        self.refused("submit_chain", "hidden is queued, as job 1", "site_streaming=1\n")
+
+    def test_a_job_before_has_failed(self):
+        waiting = {"block": "2|PENDING|Dependency|afterok:1(unfulfilled)",
+                   "lora": "3|PENDING|Dependency|afterok:2(unfulfilled)"}
+        self.queue({"hidden": "1|COMPLETING|NonZeroExitCode|(null)"} | waiting, waiting,
+                   waiting | {"block": "2|PENDING|DependencyNeverSatisfied|afterok:1(failed)"}, {})
+        self.assertEqual(self.submitted(), (["hidden", "block", "lora", "eval"], ["cancelled", "2", "3"]))
+
+    def test_a_job_before_has_succeeded(self):
+        """For a moment it looks as if it had failed."""
+        later = {"lora": "3|PENDING|Dependency|afterok:2(unfulfilled)"}
+        self.queue({"block": "2|PENDING|Dependency|afterok:1(unfulfilled)"} | later,
+                   {"block": "2|PENDING|Priority|(null)"} | later)
+        self.assertEqual(self.submitted(), (["eval"], []))
+
+    def test_a_job_whose_fate_stays_open(self):
+        self.queue({"block": "2|PENDING|Dependency|afterok:1(unfulfilled)"})
+        self.assertNotIn("new", self.refused("submit_chain", "job 2 neither ends nor begins").stderr)
+
+    def test_warning_without_a_launcher(self):
+        self.command("mpirun", "echo launched\n")
+        self.command("scontrol", 'echo "$@ Restarts=0 JobState=RUNNING "\n')
+        done = self.refused("SLURM_JOB_ID=4\nkill -USR1 $$\nrun_program lora",
+                            "told to stop before lolcats_lora began; requeued", status=85)
+        self.assertTrue(done.stdout.startswith("requeue 4 "), done.stdout)
+
+    def test_warning_while_ranks_run(self):
+        self.command("mpirun", "trap 'exit 85' USR1; kill -USR1 $PPID; while :; do sleep 0.1; done\n")
+        self.refused("run_program lora", "the ranks are told as well", status=85)
+
+    def test_scores_alone_are_stored(self):
+        self.command("mpirun", 'shift 2; exec "$@"\n')
+        self.command("lolcats_eval", 'while [ "$1" != --done-file ]; do shift; done\ntouch "$2"\n'
+                                     'echo "NCCL version $(basename "$NCCL_DEBUG_FILE")"; echo "{1}"; echo more\n')
+        done = self.shell("evaluate teacher")
+        self.assertEqual((self.work / "teacher.json").read_text(), "{1}\n", done.stderr)
+        self.assertIn("NCCL version stderr\nmore\n", done.stderr)
+        self.assertEqual([path.name for path in self.work.glob("*.tmp*")], [])
+
+
 class Conversion(support.TestCase):
     """A cluster for each test, and what it takes to submit to it, disturb it and wait."""
 
@@ -139,9 +299,9 @@ class Conversion(support.TestCase):
 
         slurm.wait_for(reached, seconds, f"jobs {jobs} to be {states}; they are {self.jobs()}\n{self.logs()[-2000:]}")
 
-    def wait_for_chain(self, seconds=300, script="linearize_405b"):
+    def wait_for_chain(self, seconds=300, script="linearize_405b", stages=STAGES):
         """Until all stages are done; returns the ids of their jobs."""
-        numbers = [self.job(stage, script) for stage in STAGES]
+        numbers = [self.job(stage, script) for stage in stages]
         self.wait(numbers, {"COMPLETED"}, seconds)
         return numbers
 
@@ -159,8 +319,8 @@ class Conversion(support.TestCase):
 
     def wait_until_halfway(self, stage):
         """Until the stage's job has done part of its work, and not all."""
-        signs = {"hidden": (lambda: self.log("hidden"), "hidden states of 64 of"),
-                 "block": (lambda: self.work / "transfer" / "block_00.jsonl", "grad_norm"),
+        trains = (lambda: self.work / "transfer" / "block_00.jsonl", "grad_norm")
+        signs = {"hidden": (lambda: self.log("hidden"), "hidden states of 64 of"), "block": trains, "convert": trains,
                  "lora": (lambda: self.work / "lora" / "lora.jsonl", "grad_norm")}
         path, sign = signs[stage]
 
@@ -182,7 +342,7 @@ class Conversion(support.TestCase):
         """The one that runs the job script as well."""
         return re.search(r"BatchHost=(\S+)", self.cluster.command("scontrol", "show", "job", self.job(stage))).group(1)
 
-    def assert_converted(self):
+    def assert_converted(self, stored=True):
         """The model and its scores are those of the run without Slurm."""
         names = [f"transfer/block_{block:02}.safetensors" for block in range(BLOCKS)]
         names += ["lora/adapter_config.json", "lora/adapter_model.safetensors", "teacher.json", "evaluation.json"]
@@ -190,7 +350,8 @@ class Conversion(support.TestCase):
                          [Path(name).name for name in names[:BLOCKS]])
         for name in names:
             self.assertEqual((self.work / name).read_bytes(), (HOME / "expected" / name).read_bytes(), name)
-        for block in range(1, BLOCKS):
+        self.assertEqual((self.work / "hidden").exists(), stored)
+        for block in range(1, BLOCKS if stored else 1):
             self.assert_same_numbers(support.read_hidden(self.work, block),
                                      support.read_hidden(HOME / "expected", block), f"hidden states of {block}")
         scores = json.loads((self.work / "evaluation.json").read_text())
@@ -248,11 +409,42 @@ class Refused(Conversion):
         small, wrong = self.path("small.sh"), self.path("wrong.sh")
         small.write_text((HOME / "site.sh").read_text() + "site_plan_options=(--plan-memory 1e5)\n")
         wrong.write_text((HOME / "site.sh").read_text() + "site_bin=/nowhere\n")
-        for site, words in ((small, "a rank needs"), (wrong, "/nowhere"), (self.path("none.sh"), "none.sh")):
-            number = self.submit(LOLCATS_SITE=str(site))
+        empty, short = self.path("empty.sh"), self.path("short.sh")
+        empty.write_text((HOME / "site.sh").read_text() + f"site_scratch={self.directory}/scratch\n")
+        short.write_text((HOME / "site.sh").read_text() + "site_time=00:02:00\n")
+        self.work.mkdir()
+        (self.work / "lolcats.toml").write_text('windwo = 3\n')
+        for site, words, variables in (
+                (wrong, "/nowhere", {}), (self.path("none.sh"), "none.sh", {}), (short, "site_warning_seconds", {}),
+                (empty, f"{self.directory}/scratch/models/Llama-3.1-405B/config.json", {"LOLCATS_MODEL": ""}),
+                (empty, f"{self.directory}/scratch/data/redpajama_validation_1024.h5",
+                 {"LOLCATS_EVALUATION_TOKENS": ""}),
+                (HOME / "site.sh", "lolcats.toml", {}),  # where the stages would read it
+                (small, "a rank needs", {"LOLCATS_WORK": str(self.path("other"))}),
+                (small, "a rank needs", {"LOLCATS_WORK": str(self.path("other")), "LOLCATS_STREAMING": "1"})):
+            number = self.submit(LOLCATS_SITE=str(site), **variables)
             self.wait([number], {"FAILED"})
             self.assertIn(words, self.entry_log(number).split("error:")[1])
         self.assertEqual({job[1] for job in self.jobs()}, {"linearize_405b"})
+
+
+class Leftover(Conversion):
+    def test_submitted_again_at_once_after_a_failure(self):
+        """While the jobs after the one that failed are still queued: for a moment, or for good if Slurm keeps them."""
+        over = {"COMPLETED", "FAILED", "CANCELLED"}
+        for kill in ("yes", "no"):
+            site, work = self.path(f"{kill}.sh"), self.path(kill)
+            site.write_text((HOME / "site.sh").read_text() + "site_launcher=none\n"
+                            f"site_sbatch_options=(--kill-on-invalid-dep={kill})\n")
+            variables = {"LOLCATS_SITE": str(site), "LOLCATS_WORK": str(work)}
+            self.wait([self.submit(**variables)], over)
+            failed = [self.job(stage) for stage in STAGES]
+            self.wait(failed[:1], over)
+            again = self.submit(**variables)
+            self.wait([again], over)
+            self.assertEqual(self.states()[again], "COMPLETED", self.entry_log(again))
+            self.assertFalse({self.job(stage) for stage in STAGES} & set(failed), self.entry_log(again))
+            self.assertEqual([self.states()[number] for number in failed], ["FAILED"] + ["CANCELLED"] * 3)
 
 
 @slow
@@ -374,6 +566,15 @@ class Variants(Conversion):
         self.submit(LOLCATS_SITE=str(site))
         self.wait_for_chain()
         self.assert_converted()
+
+    def test_without_stored_hidden_states(self):
+        """Warned before the time limit as well."""
+        self.submit(LOLCATS_STREAMING="1")
+        self.wait_until_halfway("convert")
+        self.cluster.command("scancel", "--batch", "--signal=USR1", self.job("convert"))
+        self.wait_for_chain(stages=("convert", "lora", "eval"))
+        self.assertEqual(self.restarts("convert"), 1)
+        self.assert_converted(stored=False)
 
     def test_the_other_models(self):
         """Their job scripts, on miniatures of as many layers."""
