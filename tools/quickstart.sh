@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, linearises the tiny teacher on two ranks, and prints a table of what it got.
 #   tools/quickstart.sh [WORK_DIR]        (default: work/tiny)
-# Safe to run again: a step whose result is newer than what it is made from is not repeated.
+# Safe to run again: a step whose result is newer than what it is made from is not repeated. LOLCATS_BIN names programs that are
+# built already, LOLCATS_LAUNCHER what starts them in place of "mpirun -n 2" (nothing: one rank), LOLCATS_PYTHON a Python.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$root/work/tiny}
 bin=${LOLCATS_BIN:-$root/build/bin}
 model=$root/tests/data/tiny/model
-python=/usr/bin/python3
+python=${LOLCATS_PYTHON:-/usr/bin/python3}
+read -r -a launcher <<<"${LOLCATS_LAUNCHER-mpirun -n 2}"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
     OMPI_MCA_hwloc_base_binding_policy=none
 
@@ -28,7 +30,7 @@ step() {
     "$@"
 }
 corpus() { step "$1" "$root/tools/tiny/make_corpus.py" -- "$python" "$root/tools/tiny/make_corpus.py" --out "$1" "${@:2}"; }
-program() { mpirun -n 2 "$bin/$1" --config lolcats.toml --model "$model" "${@:2}"; }
+program() { "${launcher[@]}" "$bin/$1" --config lolcats.toml --model "$model" "${@:2}"; }
 evaluate() { program lolcats_eval "${@:2}" >"$1.part" 2>/dev/null && mv "$1.part" "$1"; }
 # score NAME INPUT OPTIONS...: perplexity and recall of one row of the table.
 score() {

@@ -68,8 +68,10 @@ def measure(length, options, device):
     def wide(x):
         return x.repeat_interleave(heads // options.kv_heads, 1)
 
+    grouped = {"enable_gqa": True} if heads != options.kv_heads else {}
+
     def softmax():
-        return F.scaled_dot_product_attention(q, wide(k), wide(v), is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, **grouped)
 
     def terrace_student():
         return student(q, wide(k), wide(v), q_map, k_map, gamma, options.window)

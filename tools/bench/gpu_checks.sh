@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that is to be measured on a GPU, in order, into one file. A check that fails does not stop the others; the status
 # says whether any did.
-#   gpu_checks.sh RESULTS [PART...]     parts: tests attention transfer lora fp8 models sanitizer  (default: all, in this order)
-# Run it where tools/build_gpu_checks.sh put it and the programs. LOLCATS_CUBLAS names the directory of libcublasLt if it is
-# not found. docs/gpu_checks.md says how long each part takes.
+#   gpu_checks.sh RESULTS [PART...]     parts: tests tiny attention transfer lora fp8 models sanitizer  (default: all, in this order)
+# Run it where tools/build_gpu_checks.sh put it and the programs. LOLCATS_CUBLAS and LOLCATS_NCCL name the
+# directories of libcublasLt and libnccl if they are not found. docs/gpu_checks.md says how long each part takes.
 set -uo pipefail
 results=$(realpath -m "${1:?usage: gpu_checks.sh RESULTS [PART...]}")
 shift
@@ -23,14 +23,15 @@ check() {
     [ "$status" -eq 0 ] || failed=1
 }
 
-# The directory of the library that the programs ask for: CUDA's own, or a Python package's.
-find_cublas() {
-    local libraries wanted directory
-    libraries=$(ldd "$here"/block_405b "$here"/test_kernels 2>/dev/null)
-    wanted=$(awk '/libcublasLt/ { print $1; exit }' <<<"$libraries")
+# find_library NAME DIRECTORY PROGRAM...: lets programs find a library, CUDA's own or a Python package's. DIRECTORY may be empty.
+find_library() {
+    local name=$1 given=$2 libraries wanted directory
+    shift 2
+    libraries=$(ldd "$@" 2>/dev/null)
+    wanted=$(awk -v name="$name" 'index($1, name ".so") == 1 { print $1; exit }' <<<"$libraries")
     [ -n "$wanted" ] || return 0
     ! grep -q "$wanted => /" <<<"$libraries" || return 0
-    for directory in "${LOLCATS_CUBLAS:-}" /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib \
+    for directory in "$given" /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib \
         $(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null)/nvidia/*/lib; do
         if [ -e "$directory/$wanted" ]; then
             export LD_LIBRARY_PATH=$directory${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -38,13 +39,27 @@ find_cublas() {
             return 0
         fi
     done
-    log "# $wanted is not found: set LOLCATS_CUBLAS to its directory"
-    exit 1
+    log "# $wanted is not found: set $([ "$name" = libnccl ] && echo LOLCATS_NCCL || echo LOLCATS_CUBLAS) to its directory"
+    return 1
 }
 
 tests() {
     check 120 "$here/test_cuda_kernels"
     check 240 "$here/test_kernels"
+}
+
+# What goes between ranks, as far as one GPU shows it; then the programs on the tiny teacher, beside what a CPU got: scores, and
+# losses step by step.
+tiny() {
+    local files
+    files=$(mktemp -d)
+    tar -C "$files" -xJf "$here/tiny.tar.xz"
+    find_library libnccl "${LOLCATS_NCCL:-}" "$files/programs/bin/test_comm" || { failed=1 && return; }
+    check 120 "$files/programs/run" test_comm
+    export LOLCATS_BIN=. LOLCATS_LAUNCHER=$files/programs/run LOLCATS_PYTHON=python3
+    check 400 "$files/tools/bench/tiny_run.sh" "$files/gpu"
+    check 20 python3 "$files/tools/bench/compare_tiny.py" "$files/cpu" "$files/gpu"
+    rm -rf "$files"
 }
 
 transfer() {
@@ -102,13 +117,13 @@ sanitizer() {
 
 PATH=$PATH:/usr/local/cuda/bin
 log "# $(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) cores"
-find_cublas
+find_library libcublasLt "${LOLCATS_CUBLAS:-}" "$here/block_405b" "$here/test_kernels" || exit 1
 check 20 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm --format=csv
-for part in "${@:-tests attention transfer lora fp8 models sanitizer}"; do
+for part in "${@:-tests tiny attention transfer lora fp8 models sanitizer}"; do
     for name in $part; do
         case $name in
-            tests | attention | transfer | lora | fp8 | models | sanitizer) "$name" ;;
-            *) log "# $name is no part: use tests, attention, transfer, lora, fp8, models or sanitizer" && failed=1 ;;
+            tests | tiny | attention | transfer | lora | fp8 | models | sanitizer) "$name" ;;
+            *) log "# $name is no part: use tests, tiny, attention, transfer, lora, fp8, models or sanitizer" && failed=1 ;;
         esac
     done
 done

@@ -69,7 +69,7 @@ public:
     [[nodiscard]] double passes() const override { return 3; }
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
-        const LoraMemory m = lora_memory(plan, settings_.options, settings_.layers, settings_.in_flight());
+        const RankMemory m = lora_memory(plan, settings_.options, settings_.layers, settings_.in_flight());
         return {{"weights, students", m.weights},
                 {"adapter", m.trained},
                 {"work", m.work},
