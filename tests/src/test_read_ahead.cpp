@@ -8,23 +8,23 @@
 namespace lolcats {
 namespace {
 
-constexpr int rows = 3, width = 5, most = 2;
+constexpr int rows_each = 3, width = 5, most = 2;
 
 /// Every number says which sequence and place it is of.
 void write_rows(const Sequences& sequences, float* out) {
     for (const std::int64_t sequence : sequences)
-        for (int i = 0; i < rows * width; ++i) *out++ = static_cast<float>(100 * sequence + i);
+        for (int i = 0; i < rows_each * width; ++i) *out++ = static_cast<float>(100 * sequence + i);
 }
 
 void expect_rows_of(const Sequences& sequences, const Matrix<float>& x) {
-    std::vector<float> expected(sequences.size() * rows * width);
+    std::vector<float> expected(sequences.size() * rows_each * width);
     write_rows(sequences, expected.data());
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, x);
     EXPECT_EQ(std::vector<float>(host.data(), host.data() + host.size()), expected);
 }
 
 Matrix<float> room_for(const Sequences& sequences) {
-    return Matrix<float>("x", sequences.size() * rows, width);
+    return Matrix<float>("x", sequences.size() * rows_each, width);
 }
 
 TEST(ReadAhead, GivesWhatIsAskedForWhateverWasExpected) {
@@ -34,7 +34,7 @@ TEST(ReadAhead, GivesWhatIsAskedForWhateverWasExpected) {
             ++reads;
             write_rows(sequences, out);
         },
-        rows, width, most);
+        rows_each, width, most);
     const auto fetch = [&](const Sequences& sequences) {
         const auto x = room_for(sequences);
         ahead.fetch(sequences, x);
@@ -59,7 +59,7 @@ TEST(ReadAhead, ReadsWhileTheCallerGoesOn) {
             caller_went_on.wait(false);
             write_rows(sequences, out);
         },
-        rows, width, most);
+        rows_each, width, most);
     ahead.expect({3});
     caller_went_on = true;
     caller_went_on.notify_all();
@@ -74,7 +74,7 @@ TEST(ReadAhead, AnErrorShowsOnlyToWhoAsksForThoseRows) {
             if (sequences.front() == 9) fail("sequence 9 is damaged");
             write_rows(sequences, out);
         },
-        rows, width, most);
+        rows_each, width, most);
     ahead.expect({9});
     const auto x = room_for({1});
     ahead.fetch({1}, x);

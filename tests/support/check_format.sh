@@ -6,4 +6,4 @@ if [ ! -x "${2:-}" ]; then
     exit 0
 fi
 cd "$1"
-find include kernels io src tests \( -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' \) -print0 | xargs -0 "$2" --dry-run -Werror
+find include kernels io src tests tools \( -name '*.?pp' -o -name '*.cu' -o -name '*.cuh' \) -print0 | xargs -0 "$2" --dry-run -Werror
