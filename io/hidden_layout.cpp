@@ -79,8 +79,9 @@ std::string difference(const HiddenStoreInfo& found, const HiddenStoreInfo& want
          {differ("number of sequences", found.sequences, wanted.sequences),
           differ("sequence length", found.length, wanted.length), differ("width", found.width, wanted.width),
           differ("element type", name_of(found.dtype), name_of(wanted.dtype)),
-          differ("block", found.block, wanted.block), differ("layer", found.layer, wanted.layer),
-          model_difference(found.model_identity, wanted.model_identity),
+          differ("dtype of weights", found.weights_dtype, wanted.weights_dtype),
+          differ("gemm", found.gemm, wanted.gemm), differ("block", found.block, wanted.block),
+          differ("layer", found.layer, wanted.layer), model_difference(found.model_identity, wanted.model_identity),
           differ("token identity", found.tokens_identity, wanted.tokens_identity)}) {
         if (!text.empty()) return text;
     }
@@ -103,24 +104,29 @@ void lay_out(const hdf5::File& file, const path& name, const HiddenStoreInfo& in
     hdf5::write_attribute(file, name, "tokens_identity", info.tokens_identity);
     hdf5::write_attribute(file, name, "layer", std::int64_t{info.layer});
     hdf5::write_attribute(file, name, "block", std::int64_t{info.block});
+    hdf5::write_attribute(file, name, "dtype", info.weights_dtype);
+    hdf5::write_attribute(file, name, "gemm", info.gemm);
     hdf5::write_attribute(file, name, "run_deck", info.run_deck);
 }
 
 HiddenStoreInfo read_info(const hdf5::File& file, const path& name) {
     const auto version = hdf5::read_int_attribute(file, name, "format_version");
     if (version != hidden_store_format_version) {
-        fail("{}: has format version {}; this program reads {}", name.string(), version, hidden_store_format_version);
+        throw OtherFormat(fmt::format("{}: has format version {}; this program reads {}", name.string(), version,
+                                      hidden_store_format_version));
     }
     const auto states = hdf5::open_dataset(file, name, states_name);
     const Shape shape = hdf5::shape_of(states, name);
     if (shape.size() != 3) fail("{}: {} has shape {}, not [n, T, D]", name.string(), states_name, to_string(shape));
     check_vector(file, name, checksums_name, shape[0]);
     check_vector(file, name, marks_name, shape[0]);
-    HiddenStoreInfo info{shape[0], shape[1], shape[2], stored_dtype(states, name), 0, 0, {}, {}, {}};
+    HiddenStoreInfo info{shape[0], shape[1], shape[2], stored_dtype(states, name), 0, 0, {}, {}, {}, {}, {}};
     info.block = static_cast<int>(hdf5::read_int_attribute(file, name, "block"));
     info.layer = static_cast<int>(hdf5::read_int_attribute(file, name, "layer"));
     info.model_identity = hdf5::read_string_attribute(file, name, "model_identity");
     info.tokens_identity = hdf5::read_string_attribute(file, name, "tokens_identity");
+    info.weights_dtype = hdf5::read_string_attribute(file, name, "dtype");
+    info.gemm = hdf5::read_string_attribute(file, name, "gemm");
     info.run_deck = hdf5::read_string_attribute(file, name, "run_deck");
     check_info(info, name);
     return info;

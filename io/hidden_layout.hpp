@@ -7,6 +7,7 @@
 
 #include "io/hdf5.hpp"
 #include "io/hidden_store.hpp"
+#include "lolcats/error.hpp"
 
 namespace lolcats::io::hidden_layout {
 
@@ -14,6 +15,12 @@ inline constexpr const char* states_name = "/hidden_states";
 inline constexpr const char* checksums_name = "/checksums";
 inline constexpr const char* marks_name = "/done";
 inline constexpr const char* rerun = "run lolcats_hidden again";
+
+/// A store that another version of the programs wrote.
+class OtherFormat : public Error {
+public:
+    using Error::Error;
+};
 
 /// An Error if no store can have this shape and type.
 void check_info(const HiddenStoreInfo& info, const std::filesystem::path& file);
@@ -33,7 +40,7 @@ std::string difference(const HiddenStoreInfo& found, const HiddenStoreInfo& want
 /// Creates in a new file all that read_info() reads, and the datasets. Collective over the ranks that opened it.
 void lay_out(const hdf5::File& file, const std::filesystem::path& name, const HiddenStoreInfo& info);
 
-/// What the open file says about itself; anything that is not as it should be is an Error.
+/// What the open file says about itself; anything that is not as it should be is an Error, of which OtherFormat is one.
 HiddenStoreInfo read_info(const hdf5::File& file, const std::filesystem::path& name);
 
 /// All of /checksums or /done, to a vector of the store's length. `type` is that of T.

@@ -6,7 +6,7 @@
 ///     /hidden_states [n, T, D]  bfloat16 (the committed type /bfloat16, a 16-bit floating type) or IEEE f32
 ///     /checksums     [n]        uint64, XXH3 of the sequence's stored bytes
 ///     /done          [n]        uint8, 1 once data and checksum are written
-///     attributes of /: format_version, model_identity, tokens_identity, layer, block, run_deck
+///     attributes of /: format_version, model_identity, tokens_identity, layer, block, dtype, gemm, run_deck
 ///
 /// All extents are fixed, all space is reserved when the file is made, and the file is flushed once at that point and
 /// only then gets its name, so that a killed writer leaves a file that opens and whose done marks tell what it holds.
@@ -23,18 +23,20 @@
 
 namespace lolcats::io {
 
-inline constexpr int hidden_store_format_version = 1;
+inline constexpr int hidden_store_format_version = 2;
 
 struct HiddenStoreInfo {
     std::int64_t sequences = 0; ///< n
     std::int64_t length = 0;    ///< T
     std::int64_t width = 0;     ///< D
-    DType dtype = DType::bf16;  ///< f32 or bf16
+    DType dtype = DType::bf16;  ///< of the stored states: f32 or bf16
     int block = 0;
     int layer = 0; ///< first layer of the block: the states are what enters it, before its RMSNorm
     std::string model_identity;
     std::string tokens_identity;
-    std::string run_deck; ///< settings and git hash of the run that made the file; no part of its identity
+    std::string weights_dtype; ///< attribute dtype: type of the frozen weights that the states were computed with
+    std::string gemm;          ///< arithmetic of their matrix products
+    std::string run_deck;      ///< settings and git hash of the run that made the file; no part of its identity
 };
 
 /// What a store's file says about itself. Not a store, or of another format version: Error.
@@ -115,8 +117,8 @@ private:
 };
 
 /// Writes `all`: `/hidden_states` [blocks, n, T, D], a virtual dataset over the block files (by relative path, so the
-/// directory can be moved; a file that has gone reads as NaN), and `/layers` int32 [blocks]. `shape` gives n, T, D and
-/// the type that every block file must have.
+/// directory can be moved; a file that has gone reads as NaN), and `/layers` int32 [blocks]. `shape` gives n, T, D, the
+/// types and the arithmetic that every block file must have.
 void write_virtual_dataset(const std::filesystem::path& all, const std::vector<std::filesystem::path>& blocks,
                            const HiddenStoreInfo& shape);
 

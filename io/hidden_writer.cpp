@@ -53,6 +53,8 @@ std::string find_other(const path& file, const HiddenStoreInfo& info) {
         if (text.empty()) return {};
         return fmt::format("{}: these hidden states are others: {}; give another --work, or replace them with --fresh",
                            file.string(), text);
+    } catch (const OtherFormat& error) {
+        return fmt::format("{}; give another --work, or replace the hidden states with --fresh", error.what());
     } catch (const Error& error) {
         return fmt::format("{}: it is no store of hidden states, or damaged; delete it to have it made anew",
                            error.what());

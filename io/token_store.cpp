@@ -99,14 +99,17 @@ void TokenStore::read_labels(std::int64_t sequence, std::int32_t* out) const {
     if (!has_labels()) return read_tokens(sequence, out);
     check_sequence(sequence);
     read_rows(labels_, sequence, 1, out);
-    const auto* bad = std::find_if(out, out + length_, [&](std::int32_t label) {
-        return label != ignored_label && (label < 0 || label >= vocab_size_);
-    });
-    if (bad != out + length_) {
-        fail("{}: sequence {}, position {} holds label {}, neither {} nor in the model's vocabulary of {}; make "
-             "the labels again with the model's tokenizer",
-             path_.string(), sequence, bad - out, *bad, ignored_label, vocab_size_);
-    }
+    check_labels(sequence, out);
+}
+
+void TokenStore::check_labels(std::int64_t sequence, const std::int32_t* labels) const {
+    const auto* end = labels + length_;
+    const auto* bad = std::find_if(
+        labels, end, [&](std::int32_t label) { return label != ignored_label && (label < 0 || label >= vocab_size_); });
+    if (bad == end) return;
+    fail("{}: sequence {}, position {} holds label {}, neither {} nor in the model's vocabulary of {}; make the labels "
+         "again with the model's tokenizer",
+         path_.string(), sequence, bad - labels, *bad, ignored_label, vocab_size_);
 }
 
 void TokenStore::read_distances(std::int64_t sequence, std::int32_t* out) const {
@@ -125,9 +128,17 @@ std::string TokenStore::identity() const {
     });
 }
 
-std::string TokenStore::labels_identity() const {
-    if (!has_labels()) return "tokens";
-    return hash_rows(labels_, [](std::int64_t, const std::int32_t*) {});
+LabelSummary TokenStore::labels() const {
+    LabelSummary summary{"tokens",
+                         std::vector(static_cast<std::size_t>(sequences_), static_cast<std::int32_t>(length_ - 1))};
+    if (!has_labels()) return summary;
+    summary.identity = hash_rows(labels_, [&](std::int64_t sequence, const std::int32_t* labels) {
+        if (sequence >= sequences_) return;
+        check_labels(sequence, labels);
+        const auto unlabelled = std::count(labels + 1, labels + length_, ignored_label);
+        summary.counts[static_cast<std::size_t>(sequence)] -= static_cast<std::int32_t>(unlabelled);
+    });
+    return summary;
 }
 
 /// Hands over every row on the way.

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "io/hdf5.hpp"
 
@@ -12,6 +13,13 @@ namespace lolcats::io {
 
 /// Label of a token that takes no part in the next-token loss.
 inline constexpr std::int32_t ignored_label = -100;
+
+/// What a file's labels are, and how many there are to learn from.
+struct LabelSummary {
+    std::string identity;             ///< as TokenStore::identity(); "tokens" if no labels are stored
+    std::vector<std::int32_t> counts; ///< of labelled tokens in each sequence in use, but for its first, which nothing
+                                      ///< predicts
+};
 
 /// Serial and read-only; each rank opens its own. May be used from several threads at once.
 class TokenStore {
@@ -38,8 +46,8 @@ public:
     /// Hex hash of the shape and all tokens of the file, whatever the limit. Streamed: memory stays flat.
     /// Tokens in use are checked as by read_tokens, so that a long run does not stumble on one later.
     [[nodiscard]] std::string identity() const;
-    /// The same of all labels; "tokens" if there are none stored. They are not checked.
-    [[nodiscard]] std::string labels_identity() const;
+    /// All labels, read once. Those in use are checked as by read_labels.
+    [[nodiscard]] LabelSummary labels() const;
 
 private:
     using Visitor = std::function<void(std::int64_t sequence, const std::int32_t* values)>;
@@ -47,6 +55,7 @@ private:
     void open();
     [[nodiscard]] hdf5::Dataset open_optional(const char* name, const Shape& shape) const;
     void check_vocabulary(std::int64_t sequence, const std::int32_t* tokens) const;
+    void check_labels(std::int64_t sequence, const std::int32_t* labels) const;
     void read_rows(const hdf5::Dataset& dataset, std::int64_t first, std::int64_t count, std::int32_t* out) const;
     void check_sequence(std::int64_t sequence) const;
 

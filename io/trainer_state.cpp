@@ -100,7 +100,13 @@ void CheckpointDirectory::publish(const Path& aside, std::int64_t step, int keep
     write_file_atomically(aside / mark, content.dump(2) + "\n");
     remove_tree(of_step(step)); // a damaged one that was passed over
     publish_file(aside, of_step(step));
-    const auto all = steps();
+    std::vector<std::int64_t> all;
+    for (const std::int64_t other : steps()) {
+        if (other > step)
+            remove_tree(of_step(other)); // damaged, as this run began before it: it must not count as the newest
+        else
+            all.push_back(other);
+    }
     for (std::size_t i = static_cast<std::size_t>(keep); i < all.size(); ++i) remove_tree(of_step(all[i]));
 }
 

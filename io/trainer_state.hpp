@@ -55,7 +55,8 @@ public:
 
     /// An empty directory aside for the parts of a checkpoint.
     [[nodiscard]] std::filesystem::path begin(std::int64_t step) const;
-    /// Marks the parts in `aside` as complete, gives them their place and removes all but the `keep` newest.
+    /// Marks the parts in `aside` as complete, gives them their place and removes all but the `keep` newest, which this
+    /// one is among: those of later steps go, as the run began from an earlier one.
     void publish(const std::filesystem::path& aside, std::int64_t step, int keep) const;
 
     /// Steps of the complete checkpoints, newest first.

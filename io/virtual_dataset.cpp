@@ -13,7 +13,7 @@ using namespace hidden_layout;
 
 namespace {
 
-/// Layers of the block files, each of which is checked against the common shape and type.
+/// Layers of the block files, each of which is checked against what they have in common.
 std::vector<std::int32_t> layers_of(const std::vector<path>& blocks, const HiddenStoreInfo& shape) {
     std::vector<std::int32_t> layers;
     for (const path& file : blocks) {
@@ -23,6 +23,8 @@ std::vector<std::int32_t> layers_of(const std::vector<path>& blocks, const Hidde
         wanted.length = shape.length;
         wanted.width = shape.width;
         wanted.dtype = shape.dtype;
+        wanted.weights_dtype = shape.weights_dtype;
+        wanted.gemm = shape.gemm;
         if (const auto text = difference(found, wanted); !text.empty()) fail("{}: {}; {}", file.string(), text, rerun);
         layers.push_back(found.layer);
     }
@@ -77,6 +79,8 @@ void write_virtual_file(const path& temporary, const path& all, const std::vecto
     hdf5::write_attribute(file, all, "format_version", std::int64_t{hidden_store_format_version});
     hdf5::write_attribute(file, all, "model_identity", shape.model_identity);
     hdf5::write_attribute(file, all, "tokens_identity", shape.tokens_identity);
+    hdf5::write_attribute(file, all, "dtype", shape.weights_dtype);
+    hdf5::write_attribute(file, all, "gemm", shape.gemm);
     if (std::string reason; !hdf5::flush(file, reason)) {
         hdf5::discard_writes(file);
         fail("{}: cannot write it ({}){}; free space, then {}", all.string(), reason, free_space_hint(all), rerun);

@@ -4,10 +4,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -29,19 +27,6 @@ constexpr auto beat_interval = 1s;
 constexpr int attempts_kept = 20;
 /// Records have one size, so that a beat is a single overwrite that needs no space.
 constexpr std::size_t record_size = 512;
-
-/// Numbers of the attempts there are files of, ascending.
-std::vector<int> attempts_in(const path& directory) {
-    std::vector<int> numbers;
-    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-        const std::string name = entry.path().stem().string();
-        int number = 0;
-        const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-        if (error == std::errc() && end == name.data() + name.size() && number > 0) numbers.push_back(number);
-    }
-    std::sort(numbers.begin(), numbers.end());
-    return numbers;
-}
 
 std::string host_name() {
     std::array<char, 256> name{};
@@ -192,11 +177,12 @@ void WorkLock::write_record(const char* state) {
     }
 }
 
-/// A beat that cannot be written is left out: the next one may be.
+/// A beat that cannot be written is left out, as is one where the disk does not tell whose turn it is: the next one may
+/// be.
 void WorkLock::beat() {
-    if (is_superseded()) return;
-    ++beats_;
     try {
+        if (is_superseded()) return;
+        ++beats_;
         write_record("running");
     } catch (const Error&) {
     }

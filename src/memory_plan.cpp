@@ -50,16 +50,23 @@ constexpr double half_bytes = 2; ///< bf16
 
 /// What products with frozen weights keep beside their operands: a weight in another type than it is stored in, and
 /// rounded activations.
-double product_bytes(const ModelConfig& m, const Options& options, double n, bool has_backward) {
+double converted_bytes(const ModelConfig& m, const Options& options, double n, bool has_backward) {
     const double widest = std::max(m.intermediate_size, m.query_size());
     const double weight = widest * m.hidden_size;
-    if (options.dtype == "f32") return 0;
     if (options.gemm == "f32" || options.gemm == "exact") return work_bytes * weight;
     const double in_bf16 = half_bytes * (n * widest + (options.dtype == "fp8" ? weight : 0));
-    if (options.gemm != "fp8") return in_bf16;
+    const int row_count = static_cast<int>(std::min(n, 1e9));
+    if (options.gemm != "fp8" || !Products::has_float8({row_count, 16, 16})) return in_bf16;
     const double rounded = n * widest;
     if (!Products::widens_float8()) return rounded + (has_backward ? in_bf16 : 0);
     return rounded + work_bytes * (n * widest + weight) + (has_backward ? work_bytes * weight : 0);
+}
+
+/// The same, and what the library works in.
+double product_bytes(const ModelConfig& m, const Options& options, double n, bool has_backward) {
+    const bool exact = options.gemm == "exact" || (options.gemm == "auto" && options.dtype == "f32");
+    return (options.dtype == "f32" ? 0 : converted_bytes(m, options, n, has_backward)) +
+           (exact ? 0 : static_cast<double>(Products::workspace_bytes()));
 }
 
 AttentionShape attention_shape(const Plan& plan, const Options& options) {
@@ -115,7 +122,7 @@ double head_widening(const ModelConfig& m, const Options& options) {
 
 } // namespace
 
-TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends) {
+RankMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends) {
     const double n = rows(plan, options);
     return {.weights = frozen_bytes(plan, layers),
             .work = activations(plan.model, n) * work_bytes,
@@ -124,7 +131,7 @@ TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layer
             .stream = stream_bytes(plan, options) + (sends ? link_memory(plan, options) : 0)};
 }
 
-TransferMemory transfer_memory(const Plan& plan, const Options& options, int layers, int blocks) {
+RankMemory transfer_memory(const Plan& plan, const Options& options, int layers, int blocks) {
     const ModelConfig& m = plan.model;
     const double n = rows(plan, options);
     const double maps = layer_map_parameters(m, options);
@@ -147,7 +154,7 @@ int layers_recomputed(const Plan& plan, const Options& options, int layers, int 
     return overwritten(layers, in_flight) - layers_kept(plan, options, layers, in_flight);
 }
 
-LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight) {
+RankMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight) {
     const ModelConfig& m = plan.model;
     const double n = rows(plan, options);
     const double maps = layer_map_parameters(m, options);

@@ -7,49 +7,29 @@
 
 namespace lolcats {
 
-/// Stage 0.
-struct TeacherMemory {
-    double weights;   ///< frozen
-    double work;      ///< activations of one layer
-    double attention; ///< what attention works in on a GPU's tensor cores; 0 on a host
-    double products;  ///< what matrix products keep beside their operands
-    double stream;    ///< the residual stream of one micro-batch, and of those on their way to the next stage
+struct RankMemory {
+    double weights = 0;   ///< frozen; in LoRA with the students, unless they are trained
+    double trained = 0;   ///< parameters, their gradients and moments, and the best so far
+    double work = 0;      ///< activations of one layer, and in LoRA their gradients
+    double attention = 0; ///< what attention works in on a GPU's tensor cores; 0 on a host
+    double products = 0;  ///< what matrix products keep beside their operands
+    double stream = 0;    ///< the residual stream of one micro-batch, and of those on their way to the next stage
+    double kept = 0;      ///< inputs and kept activations of layers, for the micro-batches between LoRA's two passes
 
-    [[nodiscard]] double total() const { return weights + work + attention + products + stream; }
+    [[nodiscard]] double total() const { return weights + trained + work + attention + products + stream + kept; }
 };
 
-/// `layers` that the rank computes (the last block of the model is not); `sends`: to a next stage of the pipeline.
-TeacherMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends);
+/// Stage 0. `layers` that the rank computes (the last block of the model is not); `sends`: to a next stage of the
+/// pipeline.
+RankMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends);
 
-/// Attention transfer (stage 1).
-struct TransferMemory {
-    double weights;   ///< frozen
-    double trained;   ///< maps and mixing factors, their gradients and moments, and the best so far
-    double work;      ///< activations of one layer
-    double attention; ///< what attention works in on a GPU's tensor cores; 0 on a host
-    double products;  ///< what matrix products keep beside their operands
-    double stream;    ///< the residual stream of one micro-batch
+/// Attention transfer (stage 1). `layers` in `blocks` blocks, each with work arrays of its own, for
+/// options.micro_batch sequences of plan.length.
+RankMemory transfer_memory(const Plan& plan, const Options& options, int layers, int blocks);
 
-    [[nodiscard]] double total() const { return weights + trained + work + attention + products + stream; }
-};
-
-/// `layers` in `blocks` blocks, each with work arrays of its own, for options.micro_batch sequences of plan.length.
-TransferMemory transfer_memory(const Plan& plan, const Options& options, int layers, int blocks);
-
-/// LoRA (stage 2), one pipeline stage without embedding and head.
-struct LoraMemory {
-    double weights;   ///< frozen, the students included
-    double trained;   ///< the adapter (and the students), its gradients and moments, and the best so far
-    double work;      ///< activations of one layer and their gradients
-    double attention; ///< what attention works in on a GPU's tensor cores; 0 on a host
-    double products;  ///< what matrix products keep beside their operands
-    double kept;      ///< the inputs and kept activations of layers, for the micro-batches between both passes
-
-    [[nodiscard]] double total() const { return weights + trained + work + attention + products + kept; }
-};
-
-/// `in_flight`: micro-batches between forward and backward pass.
-LoraMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight);
+/// LoRA (stage 2), one pipeline stage without embedding and head. `in_flight`: micro-batches between forward and
+/// backward pass.
+RankMemory lora_memory(const Plan& plan, const Options& options, int layers, int in_flight);
 
 /// How many of `layers` keep their activations from the forward to the backward pass: as many as fit in
 /// options.activation_memory, for all micro-batches in flight.

@@ -85,8 +85,14 @@ double lora_passes(const Plan& plan, const Options& options, const BlockPlan& ro
     return 2 + recomputed / first.layers + (options.kl_factor > 0 ? 1 : 0);
 }
 
+/// How much longer a batch of stage 2 takes than its work: the pipeline fills and drains once a batch.
+double bubble_factor(const LoraStage& part) {
+    return (part.micro_batches + part.stages - 1.0) / part.micro_batches;
+}
+
 /// Fills in the hours. Stage 0 runs the teacher once over the data and writes its states, stage 1 reads them back and
-/// runs the teacher again every epoch, stage 2 is lora_passes(). Every stage reads the weights once.
+/// runs the teacher again every epoch, stage 2 is lora_passes() with its bubble. Every
+/// stage reads the weights once.
 void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
     const double data_ranks = static_cast<double>(row.ranks) / row.pipeline_ranks;
     const double pass =
@@ -95,7 +101,8 @@ void add_hours(const Plan& plan, const Options& options, BlockPlan& row) {
     const double states = row.store_bytes / plan.bandwidth / hour;
     const bool stores = row.blocks > 1; // else there is no stage 0
     row.compute_hours = {stores ? pass : 0, pass * options.epochs,
-                         lora_passes(plan, options, row) * pass * options.epochs};
+                         lora_passes(plan, options, row) * bubble_factor(lora_stage(options, row, 0)) * pass *
+                             options.epochs};
     row.io_hours = {stores ? load + states : 0, load + states * options.epochs, load};
     for (int i = 0; i < plan_stages; ++i) row.hours[i] = row.compute_hours[i] + row.io_hours[i];
 }
@@ -143,8 +150,9 @@ void warn(Plan& plan, const Options& options, int fitting) {
     const BlockPlan& row = plan.choices[plan.chosen];
     if (row.largest_memory() > plan.memory) {
         const std::string remedy =
-            fitting > 0 ? fmt::format("block-layers {} fits", fitting)
-                        : "no block-layers fits: use more ranks, ranks with more memory or a smaller micro-batch";
+            fitting > 0
+                ? fmt::format("block-layers {} fits", fitting)
+                : "no block-layers fits: use more ranks, ranks with more memory, a smaller micro-batch or dtype fp8";
         plan.warnings.push_back(fmt::format("a rank needs {} with block-layers {} but has {}: {}",
                                             gigabytes(row.largest_memory()), row.block_layers, gigabytes(plan.memory),
                                             remedy));
@@ -195,9 +203,10 @@ std::string chosen_text(const Plan& plan) {
             continue;
         }
         const double larger = std::max(row.compute_hours[i], row.io_hours[i]);
-        text += line(names[i], fmt::format("{} a rank; {:.3f} h compute + {:.3f} h files = {:.3f} h ({:.3f} h if "
+        const char* bubble = i == 2 && row.pipeline_ranks > 1 ? ", with its bubble," : "";
+        text += line(names[i], fmt::format("{} a rank; {:.3f} h compute{} + {:.3f} h files = {:.3f} h ({:.3f} h if "
                                            "both go on at once)",
-                                           gigabytes(row.memory[i]), row.compute_hours[i], row.io_hours[i],
+                                           gigabytes(row.memory[i]), row.compute_hours[i], bubble, row.io_hours[i],
                                            row.hours[i], larger));
     }
     return text;

@@ -2,9 +2,11 @@
 
 #include "io/token_store.hpp"
 #include "lolcats/error.hpp"
+#include "lolcats/stream_plan.hpp"
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace lolcats {
@@ -42,18 +44,21 @@ void measure_tokens(const ModelConfig& model, Options& options) {
 
 void check_plan(const Plan& plan, const Options& options) {
     const BlockPlan& row = plan.choices.at(plan.chosen);
-    if (row.largest_memory() > plan.memory)
-        fail("{}: a rank needs {:.1f} GB but has {:.1f} GB; use more ranks, or a smaller --micro-batch or "
-             "--block-layers",
-             options.model, row.largest_memory() / 1e9, plan.memory / 1e9);
+    const double needed =
+        options.plan_streaming ? std::max(plan_streaming(plan, options).memory, row.memory[2]) : row.largest_memory();
+    if (needed > plan.memory)
+        fail("{}: a rank needs {:.1f} GB but has {:.1f} GB; use more ranks, a smaller --micro-batch or "
+             "--block-layers, or --dtype fp8",
+             options.model, needed / 1e9, plan.memory / 1e9);
+    if (options.plan_streaming) return; // no hidden state goes to the disk
     const path place = existing_directory(options.work);
     std::error_code error;
     const auto space = std::filesystem::space(place, error);
     if (error) fail("{}: cannot find out how much is free there: {}", place.string(), error.message());
     const double free = static_cast<double>(space.available) + stored_bytes(options.work);
     if (row.store_bytes > free)
-        fail("{}: the hidden states need {:.6g} GB but {:.6g} GB are free; free space, give another --work, or raise "
-             "--block-layers",
+        fail("{}: the hidden states need {:.6g} GB but {:.6g} GB are free; free space, give another --work, raise "
+             "--block-layers, or store none: lolcats_convert",
              place.string(), row.store_bytes / 1e9, free / 1e9);
 }
 

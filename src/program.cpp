@@ -53,6 +53,22 @@ int launched_on_node() {
     return 0;
 }
 
+bool has_launcher() {
+    for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMI_SIZE"})
+        if (std::getenv(name) != nullptr) return true;
+    return false;
+}
+
+/// Without a launcher Open MPI starts a daemon beside the program, which takes 0.14 s and serves only programs that
+/// start others. Without that daemon all such programs of a user would share one directory, which the first that ends
+/// removes: none is made, and files have no shared pointer, which would be kept there. Must run before MPI_Init.
+void go_without_daemon() {
+    if (has_launcher()) return;
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+    setenv("OMPI_MCA_sharedfp", "individual", 0);
+}
+
 /// Ranks that wait in MPI spin, and starve those that compute when there are more ranks than hardware threads (a
 /// barrier then takes 72 ms instead of 50 us). Must run before MPI_Init, when only the launcher's word is known; where
 /// each rank is bound to a core of its own the count is an underestimate, and yielding an idle core costs nothing.
@@ -189,6 +205,30 @@ private:
     std::terminate_handler previous_;
 };
 
+/// What the ranks of a run have in common, as a JSON object: which program it is, whether it only tells of itself, and
+/// all settings but those of a rank's own memory.
+std::string common_settings(const std::string& program, bool go_on, const Options& options) {
+    nlohmann::ordered_json settings = {{"program", program}, {"help", !go_on}};
+    settings.update(to_json(options));
+    settings.erase("activation-memory");
+    return settings.dump();
+}
+
+/// How this rank's settings differ from those of rank 0, such as a lolcats.toml of the node's own makes them; empty if
+/// they do not. `settings`: a JSON object, or empty where they could not be read. Collective.
+std::string difference_from_rank_0(const std::string& settings, const Communicator& world) {
+    const std::string expected = world.broadcast(settings, 0);
+    if (settings.empty() || expected.empty() || settings == expected) return "";
+    const auto mine = nlohmann::ordered_json::parse(settings);
+    const auto first = nlohmann::ordered_json::parse(expected);
+    for (const auto& [key, value] : first.items())
+        if (const auto own = mine.value(key, nlohmann::ordered_json()); own != value)
+            return fmt::format("{} is {} on rank {}, but {} on rank 0: give all ranks the same options, and one "
+                               "configuration file with --config",
+                               key, own.dump(), world.rank(), value.dump());
+    return "";
+}
+
 /// Reads the options on every rank. Returns the exit status if that is all the program has to do. A failure ends all
 /// ranks cleanly: the first of them that failed speaks.
 std::optional<int> read_options(int argc, char** argv, const ProgramText& program, const Communicator& world,
@@ -205,6 +245,9 @@ std::optional<int> read_options(int argc, char** argv, const ProgramText& progra
     } catch (...) {
         problem = describe(std::current_exception());
     }
+    const std::string settings = problem.empty() ? common_settings(program.name, go_on, options) : "";
+    const std::string difference = difference_from_rank_0(settings, world);
+    if (problem.empty()) problem = difference;
     std::int64_t first_failed = problem.empty() ? world.size() : world.rank();
     world.min(&first_failed, 1);
     if (first_failed == world.rank()) print_error(program.name, problem);
@@ -234,6 +277,7 @@ void start_stage(const Options& options, const std::string& name, const Communic
 
 int run_program(int argc, char** argv, const ProgramText& program, const Stage& stage, Arrays arrays) {
     yield_if_crowded();
+    go_without_daemon();
     prepare_accelerator();
     const MpiSession mpi(argc, argv);
     const Communicator world = Communicator::world();

@@ -297,8 +297,7 @@ std::vector<Setting> machine_settings(Options& o) {
          &o.pipeline_ranks,
          machine,
          "ranks that the layers are spread over; 0: the largest divisor of the number of ranks that is at most the "
-         "number "
-         "of blocks",
+         "number of blocks",
          {},
          any_count},
         {"communication",
@@ -326,6 +325,8 @@ std::vector<Setting> plan_settings(Options& o) {
     return {
         {"plan-check", &o.plan_check, plan,
          "count the tokens of --tokens; fail if memory or the free disk space of --work is too small"},
+        {"plan-streaming", &o.plan_streaming, plan,
+         "--plan-check is for lolcats_convert, which stores no hidden states: disk space does not matter"},
         {"plan-tokens", &o.plan_tokens, plan, "training tokens", {}, positive},
         {"plan-length", &o.plan_length, plan, "tokens in a sequence, T", {}, any_size},
         {"plan-ranks", &o.plan_ranks, plan, "ranks of the run; 0: one a block", {}, any_count},

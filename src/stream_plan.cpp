@@ -34,7 +34,7 @@ double ceil_divide(double a, double b) {
 }
 
 double stream_memory(const Plan& plan, const Options& options, const Shape& shape) {
-    const TransferMemory arrays = transfer_memory(plan, options, shape.layers_per_rank, shape.blocks_per_rank);
+    const RankMemory arrays = transfer_memory(plan, options, shape.layers_per_rank, shape.blocks_per_rank);
     const double checkpoint = shape.block_layers * layer_map_parameters(plan.model, options) * checkpoint_bytes;
     const double links = shape.pipeline_ranks > 1 ? link_memory(plan, options) : 0;
     return program_bytes + arrays.total() + checkpoint + links;

@@ -116,6 +116,7 @@ struct Options {
 
     // lolcats_plan
     bool plan_check = false;      ///< count the tokens, and fail where memory or disk is too small
+    bool plan_streaming = false;  ///< check for lolcats_convert, which stores no hidden states
     double plan_tokens = 20e6;    ///< training tokens
     int plan_length = 1024;       ///< tokens in a sequence, T
     int plan_ranks = 0;           ///< 0: one a block

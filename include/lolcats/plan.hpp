@@ -20,14 +20,14 @@ struct BlockPlan {
     int ranks;        ///< all of them in one pipeline, or several pipelines side by side
     int pipeline_ranks;
     int layers_per_rank;
-    double block_weight_bytes;              ///< the decoder layers of one (whole) block
-    double rank_weight_bytes;               ///< the decoder layers a rank owns
-    double store_bytes_paper;               ///< hidden states as the paper counts them: L/k stored inputs
-    double store_bytes;                     ///< as this program stores them: one input a block, none for block 0
-    std::array<double, plan_stages> memory; ///< bytes a rank needs
-    std::array<double, plan_stages> compute_hours;
-    std::array<double, plan_stages> io_hours; ///< stored hidden states written (stage 0) or read (stage 1)
-    std::array<double, plan_stages> hours;    ///< the sum, as if nothing overlapped
+    double block_weight_bytes;                     ///< the decoder layers of one (whole) block
+    double rank_weight_bytes;                      ///< the decoder layers a rank owns
+    double store_bytes_paper;                      ///< hidden states as the paper counts them: L/k stored inputs
+    double store_bytes;                            ///< as this program stores them: one input a block, none for block 0
+    std::array<double, plan_stages> memory;        ///< bytes a rank needs
+    std::array<double, plan_stages> compute_hours; ///< in stage 2 with the bubble of its pipeline
+    std::array<double, plan_stages> io_hours;      ///< stored hidden states written (stage 0) or read (stage 1)
+    std::array<double, plan_stages> hours;         ///< the sum, as if nothing overlapped
 
     [[nodiscard]] double largest_memory() const;
 };

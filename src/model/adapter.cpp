@@ -9,6 +9,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 
 namespace lolcats {
 
@@ -85,7 +86,12 @@ AdapterConfig read_adapter_config(const std::filesystem::path& directory) {
         fail("{}: r = {} and lora_alpha = {} are no adapter's; save the adapter again", path.string(), rank,
              adapter.alpha);
     adapter.form.rank = static_cast<int>(rank);
-    for (const auto& module : adapter.modules) projection_index(module, path.string());
+    if (!(adapter.form.dropout >= 0 && adapter.form.dropout < 1))
+        fail("{}: lora_dropout = {} is no probability below 1; correct it", path.string(), adapter.form.dropout);
+    std::set<int> projections;
+    for (const auto& module : adapter.modules)
+        if (!projections.insert(projection_index(module, path.string())).second)
+            fail("{}: target_modules names {} twice; correct it", path.string(), module);
     adapter.form.scale = adapter.alpha / adapter.form.rank;
     return adapter;
 }
@@ -189,6 +195,10 @@ LayerLora<float> Adapter::layer(int layer) const {
 
 std::filesystem::path adapter_weights(const std::filesystem::path& directory) {
     return directory / weights_file;
+}
+
+std::filesystem::path trained_maps(const std::filesystem::path& directory) {
+    return directory / "feature_maps.safetensors";
 }
 
 bool has_adapter_config(const std::filesystem::path& directory, const AdapterConfig& adapter) {

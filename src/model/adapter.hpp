@@ -58,6 +58,9 @@ private:
 /// DIRECTORY/adapter_model.safetensors
 std::filesystem::path adapter_weights(const std::filesystem::path& directory);
 
+/// DIRECTORY/feature_maps.safetensors: the feature maps, where they were trained together with the adapter.
+std::filesystem::path trained_maps(const std::filesystem::path& directory);
+
 /// Writes both files; adapter_config.json, by which a reader knows the directory, comes last.
 void write_adapter(const std::filesystem::path& directory, const AdapterConfig& adapter, const std::string& base_model,
                    const std::vector<NamedArray<float>>& arrays, std::map<std::string, std::string> metadata);

@@ -149,6 +149,16 @@ StudentForm student_form(const Options& options, const ModelConfig& config, cons
     return form;
 }
 
+Options with_form(Options options, const StudentForm& form, bool tied) {
+    options.attention = near_keys_name(form.near);
+    options.window = form.window;
+    options.feature_map = feature_map_name(form.map);
+    options.feature_dim = form.feature_dim;
+    options.affine_attention_factors = form.affine;
+    options.tie_feature_maps = tied;
+    return options;
+}
+
 std::map<std::string, std::string> form_metadata(const StudentForm& form, bool tied) {
     return {{"format", "pt"},
             {"attention", near_keys_name(form.near)},
@@ -209,6 +219,10 @@ void Students::initialize(const std::string& kind, std::uint64_t seed) const {
 }
 
 void Students::load(const FeatureMapFiles& files) const {
+    const std::string bias = fmt::format("model.layers.{}.self_attn.feature_map_q.mlp.bias", layers_.begin);
+    if (!has_bias(form_.map) && files.contains(bias))
+        fail("{}: tensor '{}' belongs to t2r maps, not to {}: give --feature-map t2r", files.path(), bias,
+             feature_map_name(form_.map));
     for (int i = 0; const auto& entry : set_.entries()) {
         const auto values = set_.values(i++);
         if (!entry.name.starts_with("model.layers.")) continue;

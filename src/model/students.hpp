@@ -42,6 +42,9 @@ private:
 /// user set and the files contradict is an Error.
 StudentForm student_form(const Options& options, const ModelConfig& config, const FeatureMapFiles* files);
 
+/// The options with the students' form as it was settled, for what computes from options alone.
+Options with_form(Options options, const StudentForm& form, bool tied);
+
 /// The metadata that student_form reads back.
 std::map<std::string, std::string> form_metadata(const StudentForm& form, bool tied);
 

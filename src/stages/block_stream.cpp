@@ -2,13 +2,12 @@
 
 namespace lolcats {
 
-StoredStream::StoredStream(const Options& options, const RunInput& input, const InputIdentity& identity, int block,
-                           TimeSplit& time)
-    : input_(input), time_(time) {
+StoredStream::StoredStream(const TransferRun& run, int block, TimeSplit& time) : input_(run.input), time_(time) {
     if (block == 0) return;
-    store_.emplace(hidden_path(options, block), hidden_store_info(options, input, identity, block));
-    ahead_.emplace([this](const Sequences& sequences, float* out) { read(sequences, out); }, input.length(),
-                   input.config.hidden_size, options.micro_batch);
+    store_.emplace(hidden_path(run.options, block),
+                   hidden_store_info(run.options, run.input, run.content, run.arithmetic, block));
+    ahead_.emplace([this](const Sequences& sequences, float* out) { read(sequences, out); }, input_.length(),
+                   input_.config.hidden_size, run.options.micro_batch);
 }
 
 void StoredStream::enter(const Sequences& sequences, const Matrix<float>& x) {

@@ -2,6 +2,7 @@
 /// Where the residual stream that enters a rank's blocks comes from, and where it goes.
 #include "io/hidden_store.hpp"
 #include "src/comm/stage_link.hpp"
+#include "src/stages/block_training.hpp"
 #include "src/stages/read_ahead.hpp"
 #include "src/stages/run_input.hpp"
 #include "src/train/batches.hpp"
@@ -32,8 +33,7 @@ public:
 class StoredStream : public BlockStream {
 public:
     /// Throws Error if the store is not that of this run.
-    StoredStream(const Options& options, const RunInput& input, const InputIdentity& identity, int block,
-                 TimeSplit& time);
+    StoredStream(const TransferRun& run, int block, TimeSplit& time);
 
     void enter(const Sequences& sequences, const Matrix<float>& x) override;
     void expect(const Sequences& sequences) override;

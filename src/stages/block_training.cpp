@@ -2,7 +2,9 @@
 
 #include "io/array_file.hpp"
 #include "lolcats/error.hpp"
+#include "src/stages/form_notices.hpp"
 #include "src/stages/replica_weights.hpp"
+#include "src/stages/softmax_layers.hpp"
 #include "src/train/collectives.hpp"
 
 #include <cmath>
@@ -31,7 +33,10 @@ std::filesystem::path state_directory(const Options& options, int block) {
 
 TransferRun prepare_transfer(const Options& options, const RunInput& input, const Communicator& world) {
     std::optional<FeatureMapFiles> start;
-    if (!options.init_feature_maps.empty()) start.emplace(options.init_feature_maps);
+    if (!options.init_feature_maps.empty()) {
+        refuse_own_results("init-feature-maps", options.init_feature_maps, transfer_directory(options));
+        start.emplace(options.init_feature_maps);
+    }
     TransferRun run{options,
                     input,
                     student_form(options, input.config, start ? &*start : nullptr),
@@ -40,6 +45,10 @@ TransferRun prepare_transfer(const Options& options, const RunInput& input, cons
                     identify(input, world),
                     {},
                     Batches(options, input.tokens.sequences())};
+    if (world.rank() == 0) {
+        warn_if_pure_softmax(run.form, input.length());
+        if (start) warn_of_assumed_form(options, *start, run.form);
+    }
     const std::string maps = world.rank() == 0 && start ? content_identity(start->files()) : "none";
     run.identity = IdentityBuilder(options, input, run.content, "lolcats_block")
                        .with_options({"hidden-dtype", "mse-factor", "xent-factor", "far-xent-factor", "layer-loss"})
@@ -53,8 +62,11 @@ TransferRun prepare_transfer(const Options& options, const RunInput& input, cons
 
 bool is_finished(const TransferRun& run, int block, const Communicator& group) {
     std::int64_t finished = 0;
-    if (group.rank() == 0 && run.options.dump_gradients.empty())
-        finished = is_result(block_file(run.options, block, ".safetensors"), run.identity, run.options) ? 1 : 0;
+    if (group.rank() == 0) {
+        // Asked in any case: it refuses to replace what is another model's.
+        const bool is_there = is_result(block_file(run.options, block, ".safetensors"), run.identity, run.options);
+        finished = is_there && run.options.dump_gradients.empty() ? 1 : 0;
+    }
     group.max(&finished, 1);
     if (finished != 0 && group.rank() == 0) {
         spdlog::info("block {:2} is trained already", block);
@@ -120,7 +132,7 @@ void BlockTraining::begin(const Pass& pass) {
     pass_ = pass;
     takes_part_ = takes_part(pass);
     pass_start_ = Clock::now();
-    losses_.assign(block_.layers().size(), 0.0);
+    losses_ = LayerLosses(block_.layers().size());
     block_.set_form(pass.train ? window_dropout_.form(run_.form, pass.step) : run_.form);
     if (!pass.train || !takes_part_) return;
     block_.parameters().zero_gradients();
@@ -141,7 +153,10 @@ void BlockTraining::add(const AttentionShape& shape, const Matrix<float>& x, boo
 void BlockTraining::end() {
     if (!takes_part_) return;
     if (pass_.batch.empty()) return progress_.follow_training();
-    time_.measure(TimeSplit::wait, [&] { group_.sum(losses_.data(), losses_.size()); });
+    time_.measure(TimeSplit::wait, [&] {
+        group_.sum(losses_.total.data(), losses_.total.size());
+        group_.sum(losses_.mse.data(), losses_.mse.size());
+    });
     pass_.train ? end_step() : end_evaluation();
 }
 
@@ -152,6 +167,8 @@ void BlockTraining::finish() {
     auto metadata = form_metadata(run_.form, run_.tied);
     metadata.merge(to_metadata(run_.identity));
     time_.measure(TimeSplit::files, [&] {
+        // From the log, which also has what was before a restart.
+        metadata.merge(loss_metadata(block_.layers().begin, layer_losses(block_file(run_.options, index_, ".jsonl"))));
         write_feature_maps(block_file(run_.options, index_, ".safetensors"), named_values(block_.parameters()),
                            metadata);
         checkpoints_.finish();
@@ -159,11 +176,11 @@ void BlockTraining::finish() {
 }
 
 void BlockTraining::require_finite() const {
-    for (std::size_t i = 0; i < losses_.size(); ++i)
-        if (!std::isfinite(losses_[i]))
+    for (std::size_t i = 0; i < losses_.total.size(); ++i)
+        if (!std::isfinite(losses_.total[i]))
             fail("block {}: the loss of layer {} is {} at step {}; lower --lr, or look for values that are not "
                  "finite in {} (nothing was written for this block)",
-                 index_, block_.layers().begin + static_cast<int>(i), losses_[i], pass_.step, run_.options.model);
+                 index_, block_.layers().begin + static_cast<int>(i), losses_.total[i], pass_.step, run_.options.model);
 }
 
 void BlockTraining::end_step() {
@@ -173,7 +190,7 @@ void BlockTraining::end_step() {
     if (!std::isfinite(norm))
         fail("block {}: the gradient's norm is {} at step {}; lower --lr (nothing was written for this block)", index_,
              norm, pass_.step);
-    progress_.update(block_.parameters(), mean(losses_), norm);
+    progress_.update(block_.parameters(), mean(losses_.total), norm);
     pace_->advance(1);
     if (group_.rank() == 0) time_.measure(TimeSplit::files, [&] { log_step(norm); });
 }
@@ -181,29 +198,34 @@ void BlockTraining::end_step() {
 void BlockTraining::keep_first_batch() {
     if (pass_.step != 0 || run_.options.dump_gradients.empty() || group_.rank() != 0) return;
     first_ = named_gradients(block_.parameters());
-    first_.push_back({losses_name, {block_.layers().begin}, losses_});
+    first_.push_back({losses_name, {block_.layers().begin}, losses_.total});
 }
 
 void BlockTraining::log_step(double norm) {
     const double seconds = std::chrono::duration<double>(Clock::now() - pass_start_).count();
     const double rate = static_cast<double>(pass_.batch.size()) * run_.input.length() / seconds;
     log_->write({{"step", pass_.step},
-                 {"loss", mean(losses_)},
-                 {"layer_losses", losses_},
+                 {"loss", mean(losses_.total)},
+                 {"layer_losses", losses_.total},
                  {"lr", progress_.rate()},
                  {"grad_norm", norm},
                  {"tokens_per_second", rate}});
     if (pass_.step % run_.options.log_every == 0)
         spdlog::info("block {:2} step {:5} loss {:.6g} lr {:.3g} norm {:.3g} {:.0f} tokens/s, {} left", index_,
-                     pass_.step, mean(losses_), progress_.rate(), norm, rate, pace_->left());
+                     pass_.step, mean(losses_.total), progress_.rate(), norm, rate, pace_->left());
 }
 
 void BlockTraining::end_evaluation() {
-    const double loss = mean(losses_);
+    const double loss = mean(losses_.total);
     progress_.evaluated(block_.parameters(), loss);
     if (group_.rank() != 0) return;
     const double best = progress_.best();
-    log_->write({{"step", pass_.step}, {"eval_loss", loss}, {"eval_layer_losses", losses_}, {"best", best}});
+    nlohmann::ordered_json line = {
+        {"step", pass_.step}, {"eval_loss", loss}, {"eval_layer_losses", losses_.total}, {"best", best}};
+    const Options& options = run_.options;
+    const bool has_entropy = options.xent_factor > 0 || options.far_xent_factor > 0;
+    if (has_entropy && options.layer_loss == "plain") line["eval_layer_mse"] = losses_.mse;
+    log_->write(line);
     spdlog::info("block {:2} step {:5} evaluation loss {:.6g} best {:.6g}", index_, pass_.step, loss, best);
 }
 

@@ -48,7 +48,8 @@ struct Pass {
     Sequences batch;
 };
 
-/// Whether an earlier run has trained the block. Its gradients were not kept. Collective over the block's ranks.
+/// Whether an earlier run has trained the block; never where gradients are asked for, which were not kept. A result of
+/// another model or other tokens is an Error. Collective over the block's ranks.
 bool is_finished(const TransferRun& run, int block, const Communicator& group);
 
 class BlockTraining {
@@ -98,8 +99,8 @@ private:
     std::optional<MetricsLog> log_;
     FirstBatch first_;
     Pass pass_{};
-    bool takes_part_ = false;    ///< in this pass
-    std::vector<double> losses_; ///< of each layer in this pass
+    bool takes_part_ = false; ///< in this pass
+    LayerLosses losses_;      ///< of this pass
     Clock::time_point pass_start_;
     std::optional<Pace> pace_; ///< from the first step on
 };

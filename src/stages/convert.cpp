@@ -16,8 +16,7 @@ namespace {
 void refuse_rounded_store(const Options& options) {
     if (options.dtype == "f32" && options.hidden_dtype == "bf16")
         fail("hidden-dtype bf16 with dtype f32 rounds stored states, and lolcats_convert stores none: leave "
-             "hidden-dtype "
-             "out, or use lolcats_hidden and lolcats_block");
+             "hidden-dtype out, or use lolcats_hidden and lolcats_block");
 }
 
 /// Steps that are worked off between the first stage's word to stop and the end of the last one.
@@ -29,7 +28,8 @@ int steps_under_way(const Options& options, const Mesh& mesh) {
 
 /// Predicted bytes of this rank's arrays.
 double array_bytes(const TransferRun& run, const Mesh& mesh) {
-    const RunPlan plan(run.input, run.options, run.arithmetic, mesh.pipeline_ranks * mesh.data_ranks);
+    const RunPlan plan(run.input, with_form(run.options, run.form, run.tied), run.arithmetic,
+                       mesh.pipeline_ranks * mesh.data_ranks);
     const Range blocks = blocks_of_stage(run.input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
     const int layers = run.input.layout.layers_of(blocks).size();
     return transfer_memory(plan.plan, plan.options, layers, blocks.size()).total() +

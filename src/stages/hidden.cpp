@@ -44,13 +44,17 @@ public:
         : input_(input), mesh_(mesh), link_(mesh.pipeline, array_transport(options), Flow::forward),
           replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
           weights_(options, input, *replicas_),
-          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), gemm_(arithmetic),
-          rope_(rope_form(input.config), input.length()), activations_(input.config, input.shape(options.micro_batch)),
+          blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), arithmetic_(arithmetic),
+          gemm_(arithmetic), rope_(rope_form(input.config), input.length()),
+          activations_(input.config, input.shape(options.micro_batch)),
           x_(uninitialized("residual"), input.shape(options.micro_batch).rows(), input.config.hidden_size) {
-        for (int block = blocks_.begin; block < blocks_.end; ++block) {
+        for (int block = blocks_.begin; block < blocks_.end; ++block)
             stores_.push_back(open_store(options, identity, block));
-            load_block(block);
-        }
+    }
+
+    /// Collective over the replicas.
+    void load_weights() {
+        for (int block = blocks_.begin; block < blocks_.end; ++block) load_block(block);
     }
 
     /// Computes the sequences and hands their residual stream on to the next stage.
@@ -102,7 +106,7 @@ private:
     std::unique_ptr<io::HiddenStoreWriter> open_store(const Options& options, const InputIdentity& identity,
                                                       int block) const {
         if (block == 0) return nullptr;
-        auto info = hidden_store_info(options, input_, identity, block);
+        auto info = hidden_store_info(options, input_, identity, arithmetic_, block);
         info.run_deck = run_deck(options, "lolcats_hidden").dump();
         if (options.fresh && mesh_.data.rank() == 0) io::remove_tree(hidden_path(options, block));
         return std::make_unique<io::HiddenStoreWriter>(hidden_path(options, block), info, mesh_.data.get());
@@ -117,7 +121,10 @@ private:
     void store(int block, const Sequences& sequences, const Matrix<float>& x) {
         const auto& store = stores_[block - blocks_.begin];
         if (store == nullptr) return;
-        const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace{}, x);
+        // On the compute stream: a wait for the whole device would be one for what is on its way to the next stage.
+        const auto host = Kokkos::subview(host_x_, Kokkos::make_pair(std::size_t{0}, x.extent(0)), Kokkos::ALL);
+        Kokkos::deep_copy(Execution(), host, x);
+        Execution().fence("the states are in the host's memory");
         const std::size_t size = static_cast<std::size_t>(input_.length()) * input_.config.hidden_size;
         for (std::size_t i = 0; i < sequences.size(); ++i)
             if (!store->is_done(sequences[i])) store->write(sequences[i], host.data() + i * size);
@@ -129,10 +136,13 @@ private:
     std::unique_ptr<ArrayCommunicator> replicas_;
     ReplicaWeights weights_;
     Range blocks_;
+    Arithmetic arithmetic_;
     Gemm<float> gemm_;
     RopeTable<float> rope_;
     LayerActivations<float> activations_;
     Matrix<float> x_;
+    decltype(Kokkos::create_mirror_view(Matrix<float>())) host_x_ =
+        Kokkos::create_mirror_view(x_); ///< x_ itself on a host
     std::vector<std::unique_ptr<io::HiddenStoreWriter>> stores_;
     std::vector<std::vector<LayerWeights<float>>> layers_;
 };
@@ -166,11 +176,12 @@ bool compute(const Options& options, const Communicator& world, TeacherStage& st
     return true;
 }
 
-void write_overview(const Options& options, const RunInput& input, const InputIdentity& identity) {
+void write_overview(const Options& options, const RunInput& input, const InputIdentity& identity,
+                    Arithmetic arithmetic) {
     std::vector<std::filesystem::path> blocks;
     for (int block = 1; block < input.layout.blocks; ++block) blocks.push_back(hidden_path(options, block));
     io::write_virtual_dataset(std::filesystem::path(options.work) / "hidden" / "all.h5", blocks,
-                              hidden_store_info(options, input, identity, 1));
+                              hidden_store_info(options, input, identity, arithmetic, 1));
 }
 
 } // namespace
@@ -189,19 +200,25 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     const InputIdentity identity = identify(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
-    const Arithmetic arithmetic = settle_arithmetic(options, world);
+    const Arithmetic arithmetic = settle_arithmetic(options, world, StoredStates::replaced);
     const double predicted = array_bytes(options, input, mesh, arithmetic);
     require_room(world, predicted);
     const ArrayReport arrays;
     TeacherStage stage(options, input, mesh, identity, arithmetic);
     const Range mine = share(static_cast<int>(input.tokens.sequences()), mesh.data_ranks, mesh.replica);
     if (options.verify) stage.verify(mine);
-    const bool finished = compute(options, world, stage, missing_sequences(mine, mesh, stage), interrupt);
+    const Sequences missing = missing_sequences(mine, mesh, stage);
+    std::int64_t most = static_cast<std::int64_t>(missing.size());
+    world.max(&most, 1);
+    const bool is_complete = most == 0;
+    if (!is_complete) stage.load_weights(); // which takes minutes
+    const bool finished = is_complete || compute(options, world, stage, missing, interrupt);
     const bool stops = interrupt.finish(!finished); // before the ranks wait for each other: all are to hear of it
     stage.close();
     if (stops) return;
-    arrays.finish(world, predicted);
-    if (world.rank() == 0) write_overview(options, input, identity);
+    if (!is_complete) arrays.finish(world, predicted);
+    if (is_complete && world.rank() == 0) spdlog::info("the hidden states of all sequences are stored already");
+    if (world.rank() == 0) write_overview(options, input, identity, arithmetic);
 }
 
 } // namespace lolcats

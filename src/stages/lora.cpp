@@ -8,6 +8,7 @@
 #include "src/attempt.hpp"
 #include "src/pace.hpp"
 #include "src/stages/array_report.hpp"
+#include "src/stages/form_notices.hpp"
 #include "src/stages/model_stage.hpp"
 #include "src/stages/run_identity.hpp"
 #include "src/stages/softmax_layers.hpp"
@@ -19,6 +20,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <spdlog/spdlog.h>
 
 namespace lolcats {
@@ -27,25 +29,25 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+bool names_maps(const Options& options) {
+    return !options.feature_maps.empty() || !options.init_feature_maps.empty();
+}
+
 /// Feature maps to start from: those named, else what stage 1 left; none where --train-feature-maps, given without
 /// maps, asks for training from scratch. A recipe that goes on training them does not.
 std::optional<FeatureMapFiles> maps_to_start_from(const Options& options) {
-    if (!options.feature_maps.empty()) return FeatureMapFiles(options.feature_maps);
-    if (!options.init_feature_maps.empty()) return FeatureMapFiles(options.init_feature_maps);
+    if (names_maps(options)) {
+        const bool is_first = !options.feature_maps.empty();
+        const std::string& named = is_first ? options.feature_maps : options.init_feature_maps;
+        refuse_own_results(is_first ? "feature-maps" : "init-feature-maps", named, lora_directory(options));
+        return FeatureMapFiles(named);
+    }
     if (options.train_feature_maps && options.is_given("train-feature-maps")) return std::nullopt;
     if (!std::filesystem::exists(transfer_directory(options)))
         fail("{}: no such directory; run lolcats_block first, name trained maps with --feature-maps, or train them "
              "here with --train-feature-maps",
              transfer_directory(options).string());
     return FeatureMapFiles(transfer_directory(options));
-}
-
-void warn_if_pure_softmax(const StudentForm& form, int length) {
-    const int reach = form.near == NearKeys::terrace ? 2 * form.window : form.window;
-    if (form.near != NearKeys::none && length <= reach)
-        spdlog::warn("sequences of {} tokens do not reach beyond the softmax window ({} keys): the linear branch is "
-                     "never used and nothing is learnt about it",
-                     length, reach);
 }
 
 /// What is settled before training.
@@ -58,11 +60,41 @@ struct LoraRun {
     AdapterConfig adapter;
     std::set<int> softmax_layers;
     Arithmetic arithmetic;
+    Batches batches;
+    io::LabelSummary labels;
     io::TrainingIdentity identity;
 };
 
-std::filesystem::path trained_maps(const Options& options) {
-    return lora_directory(options) / "feature_maps.safetensors";
+/// Rank 0 reads them. Collective.
+io::LabelSummary share_labels(const io::TokenStore& tokens, const Communicator& world) {
+    io::LabelSummary labels;
+    if (world.rank() == 0) labels = tokens.labels();
+    labels.identity = world.broadcast(labels.identity, 0);
+    labels.counts.resize(tokens.sequences());
+    world.broadcast(labels.counts.data(), labels.counts.size() * sizeof labels.counts[0], 0);
+    return labels;
+}
+
+/// Labelled tokens that are predicted in these sequences.
+std::int64_t count_labelled(const LoraRun& run, const Sequences& sequences) {
+    return std::accumulate(
+        sequences.begin(), sequences.end(), std::int64_t{0},
+        [&](std::int64_t count, std::int64_t sequence) { return count + run.labels.counts[sequence]; });
+}
+
+/// Said before the first step: what mends it makes another training, which goes on from no checkpoint of this one.
+void require_labels(const LoraRun& run) {
+    const Batches& batches = run.batches;
+    if (const int step = batches.first_without(run.labels.counts); step < batches.steps()) {
+        const Sequences batch = batches.at(step);
+        fail("{}: the batch of step {}, {} sequences from {} on, has no labelled token to learn from (a sequence's "
+             "first does not count); raise --batch-size or drop such sequences",
+             run.options.tokens, step, batch.size(), batch.front());
+    }
+    if (!batches.validation().empty() && count_labelled(run, batches.validation()) == 0)
+        fail("{}: the first {} sequences, which are held out, have no labelled token to evaluate on; raise "
+             "--validation or drop such sequences",
+             run.options.tokens, batches.validation().size());
 }
 
 /// Settings of the identity that are hashes of what training starts from. Collective.
@@ -74,11 +106,13 @@ std::map<std::string, std::string> content_of(const LoraRun& run, const Communic
     return {{"feature-maps", hash(run.maps ? run.maps->files() : std::vector<std::filesystem::path>())},
             {"init-adapter",
              hash(start.empty() ? std::vector<std::filesystem::path>() : std::vector{adapter_weights(start)})},
-            {"labels", world.broadcast(world.rank() == 0 ? run.input.tokens.labels_identity() : "", 0)}};
+            {"labels", run.labels.identity}};
 }
 
 /// Collective.
 LoraRun prepare(const Options& options, const RunInput& input, const Communicator& world) {
+    if (!options.init_adapter.empty())
+        refuse_own_results("init-adapter", options.init_adapter, lora_directory(options));
     auto maps = maps_to_start_from(options);
     const FeatureMapFiles* files = maps ? &*maps : nullptr;
     const auto form = student_form(options, input.config, files);
@@ -92,7 +126,10 @@ LoraRun prepare(const Options& options, const RunInput& input, const Communicato
                 adapter_config(options),
                 softmax,
                 settle_arithmetic(options, world),
+                Batches(options, input.tokens.sequences()),
+                share_labels(input.tokens, world),
                 {}};
+    require_labels(run);
     run.identity = IdentityBuilder(options, input, identify(input, world), "lolcats_lora")
                        .with_options({"train-feature-maps", "kl-factor"})
                        .with(form_metadata(form, tied))
@@ -107,17 +144,32 @@ LoraRun prepare(const Options& options, const RunInput& input, const Communicato
     return run;
 }
 
-/// Whether an earlier run has written all of its result. Its gradients were not kept. Collective.
+/// Maps of stage 1 that nobody named are to be of this model: they lie in its work directory, and may be left from what
+/// was done there before.
+void refuse_maps_of_another_model(const LoraRun& run) {
+    if (!run.maps || names_maps(run.options)) return;
+    const std::string model = run.maps->metadata("model_identity");
+    const std::string text = model.empty() ? "" : io::model_difference(model, run.identity.model);
+    if (!text.empty())
+        fail("{}: these feature maps are of another training: {}; run lolcats_block again, give another --work, or "
+             "name maps with --feature-maps",
+             run.maps->path(), text);
+}
+
+/// Whether an earlier run has written all of its result; never where gradients are asked for, which were not kept. A
+/// result of another model or other tokens is an Error. Collective.
 bool is_finished(const LoraRun& run, const Communicator& world) {
     const Options& options = run.options;
     const auto directory = lora_directory(options);
     std::int64_t finished = 0;
-    if (world.rank() == 0 && options.dump_gradients.empty())
-        finished = is_result(adapter_weights(directory), run.identity, options) &&
-                           has_adapter_config(directory, run.adapter) &&
-                           (!options.train_feature_maps || is_result(trained_maps(options), run.identity, options))
-                       ? 1
-                       : 0;
+    if (world.rank() == 0) {
+        // Asked in any case: it refuses to replace what is another model's.
+        const bool is_there =
+            is_result(adapter_weights(directory), run.identity, options) &&
+            has_adapter_config(directory, run.adapter) &&
+            (!options.train_feature_maps || is_result(trained_maps(directory), run.identity, options));
+        finished = is_there && options.dump_gradients.empty() ? 1 : 0;
+    }
     world.max(&finished, 1);
     if (finished != 0 && world.rank() == 0) {
         spdlog::info("{} is trained already", directory.string());
@@ -138,19 +190,21 @@ LoraStage part_of_pipeline(const LoraRun& run, const Mesh& mesh) {
 class LoraTraining {
 public:
     LoraTraining(const LoraRun& run, const Communicator& world, const Mesh& mesh, Interrupt& interrupt)
-        : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh),
-          batches_(options_, input_.tokens.sequences()), window_dropout_(options_, batches_.steps()),
-          progress_(options_, 1e-4), part_(part_of_pipeline(run, mesh)), plan_(plan_that_fits()),
+        : run_(run), options_(run.options), input_(run.input), world_(world), mesh_(mesh), batches_(run.batches),
+          window_dropout_(options_, batches_.steps()), progress_(options_, 1e-4), part_(part_of_pipeline(run, mesh)),
+          plan_(plan_that_fits()),
           stage_(options_, input_, mesh, run.arithmetic,
                  {run.form, run.adapter, options_.train_feature_maps, run.tied, options_.kl_factor, run.softmax_layers,
                   layers_kept(plan_.plan, plan_.options, part_.layers, part_.in_flight())},
                  Flow::both),
           checkpoints_(options_, {lora_directory(options_) / "state", run.identity, input_.layout, mesh.replica == 0},
                        world, interrupt) {
+        in_step_.limit_waiting(Patience("all ranks", array_transport(options_).timeout));
         prepare_parameters();
         const std::int64_t log_bytes = checkpoints_.resume(stage_.trained(), progress_);
         if (world.rank() == 0) {
             warn_if_pure_softmax(run.form, input_.length());
+            if (run.maps) warn_of_assumed_form(options_, *run.maps, run.form);
             io::create_directories(lora_directory(options_));
             log_.emplace(lora_directory(options_) / "lora.jsonl", log_bytes);
         }
@@ -172,7 +226,11 @@ public:
 
 private:
     RunPlan plan_that_fits() const {
-        RunPlan plan(input_, options_, run_.arithmetic, world_.size());
+        Options settled = with_form(options_, run_.form, run_.tied);
+        settled.lora_rank = run_.adapter.form.rank;
+        settled.lora_dropout = run_.adapter.form.dropout;
+        settled.lora_modules = run_.adapter.modules;
+        RunPlan plan(input_, settled, run_.arithmetic, world_.size());
         require_room(world_, lora_stage_memory(plan.plan, plan.options, part_));
         return plan;
     }
@@ -186,25 +244,10 @@ private:
         stage_.bind_parameters();
     }
 
-    /// Labelled tokens that are predicted in these sequences.
-    [[nodiscard]] std::int64_t count_labelled(const Sequences& sequences) const {
-        std::vector<std::int32_t> labels(input_.length());
-        std::int64_t count = 0;
-        for (const std::int64_t sequence : sequences) {
-            input_.tokens.read_labels(sequence, labels.data());
-            for (std::size_t t = 1; t < labels.size(); ++t) count += labels[t] != unlabelled ? 1 : 0;
-        }
-        if (count == 0)
-            fail("{}: a batch of {} sequences from {} on has no labelled token to learn from; raise --batch-size or "
-                 "drop such sequences",
-                 options_.tokens, sequences.size(), sequences.front());
-        return count;
-    }
-
     /// The loss summed over all ranks' sequences, on every rank.
     [[nodiscard]] double total_loss(const CrossEntropySum& mine) const {
         double loss = mine.loss + options_.kl_factor * mine.divergence;
-        world_.sum(&loss, 1);
+        in_step_.sum(&loss, 1);
         return loss;
     }
 
@@ -218,7 +261,7 @@ private:
     void train_step(int step) {
         const auto start = Clock::now();
         const Sequences batch = batches_.at(step);
-        const auto labelled = static_cast<double>(count_labelled(batch));
+        const auto labelled = static_cast<double>(count_labelled(run_, batch));
         const auto stream = [&](std::int64_t sequence) {
             return mix_bits(mix_bits(mix_bits(options_.seed) + static_cast<std::uint64_t>(step)) +
                             static_cast<std::uint64_t>(sequence));
@@ -264,7 +307,7 @@ private:
         CrossEntropySum mine;
         for (const auto& sequences : micro_batches(held_out, options_.micro_batch, mesh_.data_ranks, mesh_.replica))
             mine.loss += stage_.evaluate(sequences).loss;
-        const double loss = total_loss(mine) / static_cast<double>(count_labelled(held_out));
+        const double loss = total_loss(mine) / static_cast<double>(count_labelled(run_, held_out));
         require_finite(loss, step);
         if (world_.rank() != 0) return loss;
         log_->write({{"step", step},
@@ -295,9 +338,10 @@ private:
             std::vector<NamedArray<float>> maps;
             std::copy_if(arrays.begin(), arrays.end(), std::back_inserter(maps),
                          [](const auto& array) { return array.name.starts_with("model.layers."); });
-            write_feature_maps(trained_maps(options_), maps, metadata);
+            write_feature_maps(trained_maps(lora_directory(options_)), maps, metadata);
         } else {
-            io::remove_tree(trained_maps(options_)); // another training's, which do not belong to this adapter
+            io::remove_tree(
+                trained_maps(lora_directory(options_))); // another training's, which do not belong to this adapter
         }
         auto metadata = to_metadata(run_.identity);
         if (!run_.softmax_layers.empty()) metadata["softmax-layers"] = to_text(run_.softmax_layers);
@@ -308,9 +352,10 @@ private:
     const Options& options_;
     const RunInput& input_;
     const Communicator& world_;
+    Communicator in_step_ = world_.duplicate(); ///< the same ranks, which are never apart for long
     const Mesh& mesh_;
     const ArrayReport arrays_;
-    Batches batches_;
+    const Batches& batches_;
     WindowDropout window_dropout_;
     Progress progress_;
     const LoraStage part_;
@@ -325,11 +370,13 @@ private:
 
 void adjust_low_rank(const Options& options, const Communicator& world) {
     const RunInput input(options);
-    const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
+    Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
+    mesh.pipeline.limit_waiting(Patience("stages of a pipeline", array_transport(options).timeout));
     const Attempt attempt(options, "lolcats_lora", world);
     Interrupt interrupt(options, world);
     const LoraRun run = prepare(options, input, world);
     if (is_finished(run, world)) return;
+    refuse_maps_of_another_model(run);
     interrupt.finish(!LoraTraining(run, world, mesh, interrupt).run());
 }
 

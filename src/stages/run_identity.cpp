@@ -9,6 +9,29 @@
 
 namespace lolcats {
 
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Whether an absolute path without links is `directory` or in it, whatever names lead there.
+bool lies_in(const fs::path& directory, const fs::path& path) {
+    std::error_code ignored; // what is not there is not the same
+    for (fs::path at = path;; at = at.parent_path()) {
+        if (fs::equivalent(at, directory, ignored)) return true;
+        if (at == at.parent_path()) return false;
+    }
+}
+
+/// Of a link both its own place and what it leads to: either may be replaced.
+bool is_kept_in(const fs::path& directory, const fs::path& path) {
+    std::error_code ignored;
+    if (lies_in(directory, fs::weakly_canonical(path, ignored))) return true;
+    const fs::path parent = fs::absolute(path, ignored).parent_path();
+    return fs::is_symlink(path, ignored) && lies_in(directory, fs::weakly_canonical(parent, ignored));
+}
+
+} // namespace
+
 IdentityBuilder::IdentityBuilder(const Options& options, const RunInput& input, const InputIdentity& content,
                                  const std::string& program)
     : options_(to_json(options)), identity_{content.model, content.tokens, "", run_deck(options, program).dump()} {
@@ -62,6 +85,17 @@ bool is_result(const std::filesystem::path& file, const io::TrainingIdentity& id
              file.string(), text);
     spdlog::info("{} is of other settings ({}): training anew", file.string(), text);
     return false;
+}
+
+void refuse_own_results(const std::string& option, const fs::path& path, const fs::path& results) {
+    bool is_own = is_kept_in(results, path);
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(path, ignored))
+        if (entry.is_symlink(ignored) && entry.is_regular_file(ignored))
+            is_own = is_own || is_kept_in(results, entry.path());
+    if (is_own)
+        fail("--{} {}: this run replaces or removes what is in {}, and must not start from it; give another --work",
+             option, path.string(), results.string());
 }
 
 std::string content_identity(const std::vector<std::filesystem::path>& files) {

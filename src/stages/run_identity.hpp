@@ -38,6 +38,11 @@ std::map<std::string, std::string> to_metadata(const io::TrainingIdentity& ident
 /// console says which; one of another model or other tokens is an Error unless options.fresh.
 bool is_result(const std::filesystem::path& file, const io::TrainingIdentity& identity, const Options& options);
 
+/// Throws Error if `path`, which --OPTION gave, is in the directory `results`, or has links to what is in it: a run
+/// that replaces them would change what it starts from, and then refuse its own checkpoints.
+void refuse_own_results(const std::string& option, const std::filesystem::path& path,
+                        const std::filesystem::path& results);
+
 /// Hash of the files' content, "none" if there are none.
 std::string content_identity(const std::vector<std::filesystem::path>& files);
 

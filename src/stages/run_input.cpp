@@ -86,6 +86,36 @@ Arithmetic adopt(Arithmetic arithmetic) {
     return arithmetic;
 }
 
+/// The arithmetic of the states that stage 0 stored; empty if there are none. Of those that cannot be read, whoever
+/// opens them tells.
+std::string stored_arithmetic(const Options& options) {
+    const auto store = hidden_path(options, 1);
+    std::error_code ignored;
+    if (!std::filesystem::exists(store, ignored)) return {};
+    try {
+        return io::read_hidden_store_info(store).gemm;
+    } catch (const Error&) {
+        return {};
+    }
+}
+
+std::filesystem::path arithmetic_file(const Options& options) {
+    return std::filesystem::path(options.work) / "arithmetic.txt";
+}
+
+/// What an attempt on the work directory settled on; empty: none did.
+std::string noted_arithmetic(const Options& options) {
+    const auto file = arithmetic_file(options);
+    return std::filesystem::exists(file) ? io::read_file(file) : "";
+}
+
+/// What --gemm auto has to keep to; empty: nothing.
+std::string known_arithmetic(const Options& options, StoredStates states) {
+    if (options.fresh && states == StoredStates::replaced) return {};
+    const std::string noted = options.fresh ? "" : noted_arithmetic(options);
+    return noted.empty() ? stored_arithmetic(options) : noted;
+}
+
 } // namespace
 
 ArrayTransport array_transport(const Options& options) {
@@ -100,16 +130,15 @@ Arithmetic choose_arithmetic(const Options& options, const Communicator& world) 
     return adopt(wanted_arithmetic(options, world));
 }
 
-Arithmetic settle_arithmetic(const Options& options, const Communicator& world) {
+Arithmetic settle_arithmetic(const Options& options, const Communicator& world, StoredStates states) {
     if (options.gemm != "auto" || options.dtype == "f32") return choose_arithmetic(options, world);
-    const auto file = std::filesystem::path(options.work) / "arithmetic.txt";
-    const bool is_known = world.rank() == 0 && !options.fresh && std::filesystem::exists(file);
-    const std::string known = world.broadcast(is_known ? io::read_file(file) : "", 0);
-    for (const Arithmetic arithmetic : {Arithmetic::f32, Arithmetic::bf16})
-        if (known == name_of(arithmetic)) return adopt(arithmetic);
-    const Arithmetic chosen = choose_arithmetic(options, world);
-    if (world.rank() == 0) io::write_file_atomically(file, name_of(chosen));
-    return chosen;
+    const std::string known = world.broadcast(world.rank() == 0 ? known_arithmetic(options, states) : "", 0);
+    const Arithmetic settled = known == name_of(Arithmetic::f32)    ? adopt(Arithmetic::f32)
+                               : known == name_of(Arithmetic::bf16) ? adopt(Arithmetic::bf16)
+                                                                    : choose_arithmetic(options, world);
+    if (world.rank() == 0 && noted_arithmetic(options) != name_of(settled))
+        io::write_file_atomically(arithmetic_file(options), name_of(settled));
+    return settled;
 }
 
 const char* name_of(Arithmetic arithmetic) {
@@ -154,7 +183,7 @@ InputIdentity identify(const RunInput& input, const Communicator& world) {
 }
 
 io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const InputIdentity& identity,
-                                      int block) {
+                                      Arithmetic arithmetic, int block) {
     return {.sequences = input.tokens.sequences(),
             .length = input.tokens.length(),
             .width = input.config.hidden_size,
@@ -163,6 +192,8 @@ io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& in
             .layer = input.layout.layers_of(block).begin,
             .model_identity = identity.model,
             .tokens_identity = identity.tokens,
+            .weights_dtype = options.dtype,
+            .gemm = name_of(arithmetic),
             .run_deck = ""};
 }
 

@@ -44,9 +44,14 @@ ArrayTransport array_transport(const Options& options);
 /// for others. Throws Error if it does not go with the type of the weights. Collective.
 Arithmetic choose_arithmetic(const Options& options, const Communicator& world);
 
+/// What a run does with the hidden states that are there, if options.fresh.
+enum class StoredStates { used, replaced };
+
 /// The same, but what was measured is kept in WORK/arithmetic.txt, and later attempts on the work directory use it too:
-/// where one goes on from another, they must not mix. Collective.
-Arithmetic settle_arithmetic(const Options& options, const Communicator& world);
+/// where one goes on from another, or from its hidden states, they must not mix. Without that file the states that are
+/// stored decide; with options.fresh they do in any case, unless they are replaced. Collective.
+Arithmetic settle_arithmetic(const Options& options, const Communicator& world,
+                             StoredStates states = StoredStates::used);
 
 std::filesystem::path hidden_path(const Options& options, int block);
 const char* name_of(Arithmetic arithmetic);
@@ -68,6 +73,6 @@ InputIdentity identify(const RunInput& input, const Communicator& world);
 
 /// What the store of a block's input is, or must be.
 io::HiddenStoreInfo hidden_store_info(const Options& options, const RunInput& input, const InputIdentity& identity,
-                                      int block);
+                                      Arithmetic arithmetic, int block);
 
 } // namespace lolcats

@@ -1,5 +1,6 @@
 #include "src/stages/softmax_layers.hpp"
 
+#include "io/file.hpp"
 #include "io/json.hpp"
 #include "lolcats/error.hpp"
 #include "src/model/adapter.hpp"
@@ -18,39 +19,36 @@ namespace {
 
 using nlohmann::json;
 
-/// Losses of a block's layers in the line of a log that counts: the lowest evaluation's, else the last step's.
-std::vector<double> layer_losses(const std::filesystem::path& log) {
-    std::ifstream file(log);
+std::string loss_key(std::size_t layer) {
+    return fmt::format("layer-loss.{}", layer);
+}
+
+/// Losses in a file's metadata, of the layers from `first` on; empty if it has none of that layer.
+std::vector<double> stored_losses(const std::filesystem::path& file, std::size_t first) {
+    const auto metadata = io::SafetensorsFile(file).metadata();
     std::vector<double> losses;
-    double best = std::numeric_limits<double>::infinity();
-    bool evaluated = false;
-    for (std::string text; std::getline(file, text);) {
-        const json line = io::parse_json_or_discard(text);
-        if (!line.is_object()) fail("{}: holds a line that is no JSON object; run lolcats_block again", log.string());
-        if (line.contains("eval_layer_losses")) {
-            if (!(line.value("eval_loss", best) < best)) continue;
-            evaluated = true;
-            best = line.at("eval_loss");
-            losses = line.at("eval_layer_losses").get<std::vector<double>>();
-        } else if (!evaluated && line.contains("layer_losses")) {
-            losses = line.at("layer_losses").get<std::vector<double>>();
-        }
+    for (auto found = metadata.find(loss_key(first)); found != metadata.end();
+         found = metadata.find(loss_key(first + losses.size()))) {
+        const json loss = io::parse_json_or_discard(found->second);
+        if (!loss.is_number())
+            fail("{}: its {} is '{}', no number; run lolcats_block again, or name the layers with --softmax-layers",
+                 file.string(), found->first, io::printable(found->second));
+        losses.push_back(loss);
     }
-    if (file.bad())
-        fail("{}: cannot be read to its end; look at the disk, then run the same command again", log.string());
     return losses;
 }
 
 /// By layer, over all blocks.
 std::vector<double> transfer_losses(const ModelConfig& config, const FeatureMapFiles& maps) {
     std::vector<double> all;
-    for (std::filesystem::path log : maps.files()) {
-        const auto losses = layer_losses(log.replace_extension(".jsonl"));
+    for (std::filesystem::path file : maps.files()) {
+        auto losses = stored_losses(file, all.size());
+        if (losses.empty()) losses = layer_losses(file.replace_extension(".jsonl"));
         all.insert(all.end(), losses.begin(), losses.end());
     }
     if (static_cast<int>(all.size()) != config.layers)
-        fail("{}: the logs of stage 1 (block_XX.jsonl) beside the feature maps hold losses of {} layers, not {}: name "
-             "the layers with --softmax-layers",
+        fail("{}: the feature maps, or the logs of stage 1 beside them (block_XX.jsonl), hold losses of {} layers, not "
+             "{}: name the layers with --softmax-layers",
              maps.path(), all.size(), config.layers);
     return all;
 }
@@ -84,6 +82,34 @@ std::set<int> of_adapter(const std::string& directory) {
 }
 
 } // namespace
+
+std::vector<double> layer_losses(const std::filesystem::path& log) {
+    std::ifstream file(log);
+    std::vector<double> losses;
+    double best = std::numeric_limits<double>::infinity();
+    bool evaluated = false;
+    for (std::string text; std::getline(file, text);) {
+        const json line = io::parse_json_or_discard(text);
+        if (!line.is_object()) fail("{}: holds a line that is no JSON object; delete that line", log.string());
+        if (line.contains("eval_layer_losses")) {
+            if (!(line.value("eval_loss", best) < best)) continue;
+            evaluated = true;
+            best = line.at("eval_loss");
+            losses = line.at("eval_layer_losses").get<std::vector<double>>();
+        } else if (!evaluated && line.contains("layer_losses")) {
+            losses = line.at("layer_losses").get<std::vector<double>>();
+        }
+    }
+    if (file.bad())
+        fail("{}: cannot be read to its end; look at the disk, then run the same command again", log.string());
+    return losses;
+}
+
+std::map<std::string, std::string> loss_metadata(int first, const std::vector<double>& losses) {
+    std::map<std::string, std::string> pairs;
+    for (std::size_t i = 0; i < losses.size(); ++i) pairs[loss_key(first + i)] = json(losses[i]).dump();
+    return pairs;
+}
 
 std::string to_text(const std::set<int>& layers) {
     return fmt::format("{}", fmt::join(layers, ","));

@@ -20,7 +20,7 @@ bool has_to_stop(const Communicator& group, Interrupt& interrupt) {
 
 /// Predicted bytes of this rank's arrays; it trains blocks of at most `layers` layers one after the other.
 double array_bytes(const TransferRun& run, int layers, int ranks) {
-    const RunPlan plan(run.input, run.options, run.arithmetic, ranks);
+    const RunPlan plan(run.input, with_form(run.options, run.form, run.tied), run.arithmetic, ranks);
     return layers == 0 ? 0 : transfer_memory(plan.plan, plan.options, layers, 1).total();
 }
 
@@ -55,7 +55,7 @@ void transfer_attention(const Options& options, const Communicator& world) {
         all.stopped = has_to_stop(group, interrupt);
         if (all.stopped) break;
         largest = std::max(largest, input.layout.layers_of(block).size());
-        StoredStream stream(options, input, run.content, block, report.time);
+        StoredStream stream(run, block, report.time);
         auto of_block = train_blocks(run, {block, block + 1}, {}, *arrays, stream, interrupt, report.time);
         std::move(of_block.first.begin(), of_block.first.end(), std::back_inserter(all.first));
         all.sequences = of_block.sequences;

@@ -39,10 +39,28 @@ Sequences Batches::epoch_order(int epoch) const {
 }
 
 Sequences Batches::at(int step) const {
-    const Sequences order = epoch_order(static_cast<int>(step / steps_per_epoch_));
-    const std::size_t begin = static_cast<std::size_t>(step % steps_per_epoch_) * batch_size_;
+    return cut_out(epoch_order(static_cast<int>(step / steps_per_epoch_)), step % steps_per_epoch_);
+}
+
+Sequences Batches::cut_out(const Sequences& order, std::int64_t batch) const {
+    const std::size_t begin = static_cast<std::size_t>(batch) * batch_size_;
     const std::size_t end = std::min(order.size(), begin + batch_size_);
     return {order.begin() + static_cast<std::ptrdiff_t>(begin), order.begin() + static_cast<std::ptrdiff_t>(end)};
+}
+
+int Batches::first_without(const std::vector<std::int32_t>& counts) const {
+    const auto has_some = [&](std::int64_t sequence) { return counts[sequence] > 0; };
+    if (std::all_of(training_.begin(), training_.end(), has_some)) return steps_;
+    Sequences order;
+    for (int step = 0; step < steps_; ++step) {
+        if (step % steps_per_epoch_ == 0) {
+            if (step > 0 && !shuffle_) break; // all epochs are the first one
+            order = epoch_order(static_cast<int>(step / steps_per_epoch_));
+        }
+        const Sequences batch = cut_out(order, step % steps_per_epoch_);
+        if (std::none_of(batch.begin(), batch.end(), has_some)) return step;
+    }
+    return steps_;
 }
 
 std::vector<Sequences> micro_batches(const Sequences& batch, int micro_batch, int replicas, int replica) {

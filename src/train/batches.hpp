@@ -20,9 +20,12 @@ public:
     /// others.
     [[nodiscard]] Sequences at(int step) const;
     [[nodiscard]] const Sequences& validation() const { return validation_; }
+    /// The first step whose sequences have `counts` of 0 only, one count a sequence; steps() if there is none.
+    [[nodiscard]] int first_without(const std::vector<std::int32_t>& counts) const;
 
 private:
     [[nodiscard]] Sequences epoch_order(int epoch) const;
+    [[nodiscard]] Sequences cut_out(const Sequences& order, std::int64_t batch) const;
 
     int batch_size_;
     int steps_;

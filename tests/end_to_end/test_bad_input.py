@@ -334,6 +334,28 @@ class Tokens(BadInput):
         self.check("sequence 1, position 5", "label 128", tokens=self.good["tokens"], labels=labels,
                    programs=("lora", "eval"))
 
+    def check_before_the_first_step(self, *words, labels, **options):
+        """Of three steps of one sequence each, with checkpoints that a later error would leave behind."""
+        for ranks in (0, 4):
+            self.check(*words, tokens=self.good["tokens"], labels=labels, programs=("lora",), ranks=ranks,
+                       **{"steps": 3, "batch_size": 1, "checkpoint_every": 1, **options})
+            self.assertFalse((self.work / "lora").exists())
+
+    def test_label_out_of_vocabulary_in_a_late_step(self):
+        self.check_before_the_first_step("sequence 2, position 5", "label 128",
+                                         labels=self.changed("labels", (2, 5), 128))
+        self.accepted("lora", tokens=self.tokens, sequences=2)
+
+    def test_nothing_labelled_in_a_late_step(self):
+        labels = self.changed("labels", 2, -100)
+        labels[2, 0] = 5  # which nothing predicts
+        self.check_before_the_first_step("the batch of step 2", "no labelled token", labels=labels)
+        self.accepted("lora", tokens=self.tokens, steps=2, batch_size=1)
+
+    def test_nothing_labelled_is_held_out(self):
+        self.check_before_the_first_step("the first 1 sequences, which are held out", "no labelled token",
+                                         labels=self.changed("labels", 0, -100), validation=1, steps=2)
+
     def test_nothing_labelled(self):
         labels = np.full_like(self.good["labels"], -100)
         self.check("no labelled token", tokens=self.good["tokens"], labels=labels, programs=("lora", "eval"))
@@ -444,6 +466,10 @@ class FeatureMaps(BadInput):
         self.check(lambda arrays: arrays.update({name: np.zeros((4, 8, 8)) for name in arrays if "mlp" in name}),
                    "feature_map", "[4, 8, 8]")
 
+    def test_of_another_kind(self):
+        bias = "model.layers.0.self_attn.feature_map_q.mlp.bias"
+        self.check(lambda arrays: arrays.update({bias: np.zeros((1, 4, 1, 1))}), bias, "--feature-map t2r")
+
     def test_missing_layer(self):
         self.check(lambda arrays: [arrays.pop(n) for n in list(arrays) if ".layers.1." in n],
                    "model.layers.1.", "missing")
@@ -517,6 +543,13 @@ class Adapter(BadInput):
             with self.subTest(key=key):
                 self.config.write_text(json.dumps({**good, key: value}), encoding="utf-8")
                 self.check(self.config, "gate_proj" if key == "target_modules" else key)
+
+    def test_values_that_train_nothing_or_twice(self):
+        good = json.loads(self.config.read_text(encoding="utf-8"))
+        for key, value in (("lora_dropout", 1), ("lora_dropout", -0.5), ("target_modules", ["q_proj", "q_proj"])):
+            with self.subTest(key=key, value=value):
+                self.config.write_text(json.dumps({**good, key: value}), encoding="utf-8")
+                self.check(self.config, key)
 
     def test_rank_of_no_adapter(self):
         good = json.loads(self.config.read_text(encoding="utf-8"))
@@ -600,7 +633,8 @@ class HiddenStore(BadInput):
         self.assertNotIn("block_01.safetensors", left)
         if ranks == 0:
             self.assertEqual(left, {"block_00.safetensors"})
-            self.refused("lora", "model.layers.1.", "missing", feature_maps=None)
+            model = {"model": options["model"]} if "model" in options else {}
+            self.refused("lora", "model.layers.1.", "missing", feature_maps=None, **model)
         shutil.rmtree(self.work / "transfer")
 
     def test_flipped_bit(self):

@@ -283,6 +283,22 @@ class Reads(DiskErrors):
             self.assert_undisturbed(program, 0)
 
 
+class Attempts(DiskErrors):
+    """Every run asks whether a newer attempt has begun before it gives a file its name."""
+
+    QUESTION = "attempts/000002.json"
+
+    def test_disk_that_does_not_tell_once_is_asked_again(self):
+        for ranks, program in on_ranks(STAGES):
+            self.is_borne(program, ranks, ("open", self.QUESTION, 1, "EIO"))
+
+    def test_disk_that_does_not_tell_is_no_newer_attempt(self):
+        for ranks, program in on_ranks(STAGES):
+            self.ends_the_run(program, ranks, ("open", self.QUESTION, "1+", "EIO"), self.QUESTION,
+                              "cannot tell whether another attempt has begun: Input/output error",
+                              "look at the disk, then run the same command again")
+
+
 class StandardOutput(DiskErrors):
     """Results that do not get out fail the run."""
 

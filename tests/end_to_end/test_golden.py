@@ -72,7 +72,7 @@ class Transfer(support.TestCase):
 
     def gradients(self, length, kind, **options):
         file = self.path("gradients.h5")
-        settings = {"work": self.path("work"), "steps": 1, "attention": kind, "dump_gradients": file,
+        settings = {"work": self.path("work"), "steps": 1, "attention": kind, "dump_gradients": file, "fresh": True,
                     "init_feature_maps": GOLDEN / "feature_maps.safetensors", **options}
         support.run("block", **inputs(length), **settings)
         return support.read_hdf5(file)
@@ -128,7 +128,7 @@ class LowRank(support.TestCase):
                     file = self.path("gradients.h5")
                     support.run("lora", **inputs(length), work=self.path("work"), steps=1, attention=kind,
                                 feature_maps=GOLDEN / "feature_maps.safetensors", init_adapter=GOLDEN / "lora",
-                                dump_gradients=file, micro_batch=micro_batch)
+                                dump_gradients=file, micro_batch=micro_batch, fresh=True)
                     expected = group(f"{length}/{kind}/grad_lora")
                     expected["loss"] = VALUES[f"{length}/{kind}/lora_loss"]
                     self.assert_all_close(support.read_hdf5(file), expected, TOLERANCE, f"{length} {kind}")

@@ -96,6 +96,73 @@ class Model(Identity):
         self.assert_same_results(self.results(), before)
 
 
+    def test_asking_for_gradients_replaces_nothing(self):
+        self.finish()
+        tuned = self.copy_of_model(lambda arrays: arrays["model.norm.weight"].__imul__(np.float32(1.01)))
+        gradients = self.path("gradients.h5")
+        for program in ("block", "lora"):
+            before = self.files()
+            for ranks in (0, 4):
+                with self.subTest(program=program, ranks=ranks):
+                    self.fails(program, "its model is another one", "--work", "--fresh", ranks=ranks, model=tuned,
+                               dump_gradients=gradients)
+                    self.assertEqual(self.files(), before)
+            self.assertFalse(gradients.exists())
+            self.succeeds(program, dump_gradients=gradients)
+            gradients.unlink()
+
+    def test_maps_that_nobody_named_are_of_the_model(self):
+        for program in ("hidden", "block"):
+            self.succeeds(program)
+        tuned = self.copy_of_model(lambda arrays: arrays["model.norm.weight"].__imul__(np.float32(1.01)))
+        transfer = self.work / "transfer"
+        options = {"model": tuned, "train_feature_maps": False}
+        for ranks in (0, 4):
+            self.fails("lora", transfer, "its model is another one", "--feature-maps", ranks=ranks, **options)
+            self.assertFalse((self.work / "lora").exists())
+        self.succeeds("lora", feature_maps=transfer, **options)
+
+
+class OwnResults(Identity):
+    """What a run replaces or removes is not what it starts from."""
+
+    def refuses(self, program, option, path, ranks=0, **changes):
+        before = self.files()
+        with self.subTest(program=program, path=path, ranks=ranks):
+            self.fails(program, f"--{option.replace('_', '-')} {path}: ", "give another --work", ranks=ranks,
+                       **{**changes, option: path})
+            self.assertEqual(self.files(), before)
+
+    def test_stage_1(self):
+        for program in ("hidden", "block"):
+            self.succeeds(program)
+        transfer = self.work / "transfer"
+        self.path("link").symlink_to(transfer)
+        self.path("links").mkdir()
+        for file in transfer.glob("*.safetensors"):
+            (self.path("links") / file.name).symlink_to(file)
+        shutil.copy(transfer / "block_00.safetensors", self.path("elsewhere.safetensors"))
+        (transfer / "away.safetensors").symlink_to(self.path("elsewhere.safetensors"))
+        for path in (transfer, transfer / "block_00.safetensors", self.work / "hidden" / ".." / "transfer",
+                     self.path("link"), self.path("links"), transfer / "away.safetensors"):
+            self.refuses("block", "init_feature_maps", path)
+        (transfer / "away.safetensors").unlink()
+        for program, ranks in (("convert", 0), ("block", 4)):
+            self.refuses(program, "init_feature_maps", transfer, ranks)
+        self.succeeds("convert", init_feature_maps=transfer, work=self.path("another"))
+
+    def test_stage_2(self):
+        self.succeeds("lora")
+        lora = self.work / "lora"
+        maps = lora / "feature_maps.safetensors"
+        for ranks in (0, 4):
+            self.refuses("lora", "feature_maps", maps, ranks, train_feature_maps=False)
+            self.refuses("lora", "init_adapter", lora, ranks)
+        self.refuses("lora", "init_feature_maps", maps)
+        self.refuses("lora", "feature_maps", lora)
+        self.succeeds("lora", feature_maps=maps, init_adapter=lora, work=self.path("another"))
+
+
 class HiddenStates(Identity):
     """Stage 0 replaces no store but with --fresh."""
 

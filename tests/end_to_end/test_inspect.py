@@ -243,6 +243,12 @@ class Compare(InspectTest):
         self.assertIn("not comparable", self.errors)
 
 
+def trained(work, **settings):
+    """A run of stage 1 in this work directory."""
+    support.run("block", 0, 1, work=work, **settings)
+    return work
+
+
 class Training(InspectTest):
     def log(self, work, block):
         return work / "transfer" / f"block_{block:02}.jsonl"
@@ -261,6 +267,15 @@ class Training(InspectTest):
             self.assertEqual(figures["evaluation_steps"], [0, 2, 4, 5])
             self.assertIn(f"{figures['best_mse']:.5g}", self.printed)
         Hidden.assert_picture(self, "losses.png")
+
+    def test_error_is_told_apart_from_cross_entropy(self):
+        settings = {"model": HOME / "model", "tokens": HOME / "model" / "tokens.h5", "window": 8, "dtype": "f32",
+                    "batch_size": 2, "steps": 2, "validation": 2}
+        plain, mixed = (self.inspect("training", trained(self.path(name), xent_factor=factor, **settings))[0]
+                        for name, factor in (("plain", 0), ("mixed", 0.5)))
+        self.assert_close(mixed["first_mse"], plain["first_mse"], 1e-12)
+        self.assertGreater(mixed["evaluation_layer_losses"][0][0], plain["evaluation_layer_losses"][0][0])
+        self.assertIn("evaluation MSE by block", self.printed)
 
     def test_weight_of_the_error_comes_from_the_run(self):
         settings = {"model": HOME / "model", "tokens": HOME / "model" / "tokens.h5", "window": 8, "dtype": "f32",

@@ -200,7 +200,7 @@ class TransferGradients(ModelTest):
     def run_block(self, form, **options):
         settings = self.make_maps(form)
         support.run("block", **{**self.inputs, **settings}, init_feature_maps=self.path("maps.safetensors"), steps=1,
-                    work=self.path("work"), dump_gradients=self.path("gradients.h5"), **options)
+                    work=self.path("work"), dump_gradients=self.path("gradients.h5"), fresh=True, **options)
         return support.read_hdf5(self.path("gradients.h5"))
 
     def check_transfer(self, form, xent):
@@ -261,7 +261,7 @@ class LowRankGradients(ModelTest):
             adapter = self.make_adapter(modules=("q_proj", "k_proj", "v_proj", "o_proj"))
             support.run("lora", **{**self.inputs, **options}, init_feature_maps=self.path("maps.safetensors"),
                         init_adapter=self.path("adapter"), steps=1, train_feature_maps=True, work=self.path("work"),
-                        dump_gradients=self.path("gradients.h5"))
+                        dump_gradients=self.path("gradients.h5"), fresh=True)
             gradients = support.read_hdf5(self.path("gradients.h5"))
 
             def loss(arrays, form=form, scale=adapter.scale):

@@ -4,6 +4,7 @@
 What they compute is compared with numpy on the logits that the programs save; their kernels have tests of their own.
 """
 
+import json
 import os
 import tempfile
 import unittest
@@ -160,15 +161,65 @@ class Divergence(QualityTest):
                 self.assert_close(line["grad_norm"], first["grad_norm"], 1e-5, "grad_norm")
 
 
+def forget_losses(file):
+    """As files were before their metadata had them."""
+    metadata = support.safetensors_header(file)["__metadata__"]
+    support.write_safetensors(file, support.read_safetensors(file),
+                              {key: value for key, value in metadata.items() if not key.startswith("layer-loss.")})
+
+
 class SoftmaxLayers(QualityTest):
+    def best_losses(self):
+        lines = support.evaluation_lines(MAPS / "block_00.jsonl")
+        return min(lines, key=lambda line: line["eval_loss"])["eval_layer_losses"]
+
+    def losses_in(self, file):
+        """By the layers that the file names."""
+        metadata = support.safetensors_header(file)["__metadata__"]
+        return {int(key.split(".")[1]): float(value) for key, value in metadata.items()
+                if key.startswith("layer-loss.")}
+
+    def kept(self, maps, **options):
+        """The layer that keeps softmax attention, where one is to."""
+        work = self.train("lora", feature_maps=maps, keep_softmax_layers=1, steps=1, fresh=True, **options)
+        metadata = support.safetensors_header(work / "lora" / "adapter_model.safetensors")["__metadata__"]
+        return int(metadata["softmax-layers"])
+
+    def test_losses_are_those_of_the_maps(self):
+        """Not of a log that another training has begun anew beside them, unless they do not tell."""
+        losses = self.best_losses()
+        maps = self.path("maps")
+        support.shutil.copytree(MAPS, maps)
+        file = maps / "block_00.safetensors"
+        self.assertEqual(self.losses_in(file), dict(enumerate(losses)))
+        other = (int(np.argmax(losses)) + 1) % LAYERS
+        line = {"step": 0, "loss": 1, "layer_losses": [float(layer == other) for layer in range(LAYERS)]}
+        (maps / "block_00.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+        self.assertEqual(self.kept(maps), int(np.argmax(losses)))
+        forget_losses(file)
+        self.assertEqual(self.kept(maps), other)
+
+    def test_losses_of_the_last_step_where_none_are_held_out(self):
+        """In every block's file under the numbers of its layers; a file that does not tell goes by its own log."""
+        maps = self.train("convert", feature_maps=None, block_layers=2, steps=2) / "transfer"
+        files = sorted(maps.glob("*.safetensors"))
+        losses = {}
+        for i, file in enumerate(files):
+            last = support.train_lines(file.with_suffix(".jsonl"))[-1]["layer_losses"]
+            self.assertEqual(self.losses_in(file), dict(enumerate(last, 2 * i)))
+            losses |= self.losses_in(file)
+        self.assertEqual(sorted(losses), list(range(LAYERS)))
+        for _ in range(3):
+            self.assertEqual(self.kept(maps, block_layers=2), max(losses, key=losses.get))
+            if files:
+                forget_losses(files.pop())
+
     def test_all_of_them_are_the_teacher(self):
         teacher = support.evaluate(**inputs(self.path("teacher"), attention="teacher"))["loss"]
         self.assert_close(self.evaluate(softmax_layers=[0, 1, 2, 3])["loss"], teacher, NEAR, "loss")
 
     def test_those_of_the_highest_loss_are_kept_from_training_to_evaluation(self):
-        evaluations = [line for line in support.read_log(MAPS / "block_00.jsonl") if "eval_loss" in line]
-        losses = min(evaluations, key=lambda line: line["eval_loss"])["eval_layer_losses"]
-        worst = int(np.argmax(losses))
+        worst = int(np.argmax(self.best_losses()))
         work = self.train("lora", keep_softmax_layers=1, steps=2)
         adapted = self.evaluate(adapter=work / "lora")["loss"]
         self.assertEqual(self.evaluate(adapter=work / "lora", softmax_layers=worst)["loss"], adapted)
@@ -183,6 +234,7 @@ class SoftmaxLayers(QualityTest):
     def test_logs_that_are_missing_are_named(self):
         maps = self.path("maps")
         support.shutil.copytree(MAPS, maps, ignore=support.shutil.ignore_patterns("*.jsonl"))
+        forget_losses(maps / "block_00.safetensors")
         options = inputs(self.path("work"), feature_maps=maps, keep_softmax_layers=1)
         self.assert_fails(support.attempt("lora", **options), "--softmax-layers")
 

@@ -260,6 +260,42 @@ class Weights(RankTest):
                                  support.read_hdf5(read / "logits.h5")["logits"], "logits")
 
 
+class Settings(RankTest):
+    """Ranks that were given other settings than the first one."""
+
+    def attempt(self, *ranks):
+        """Each rank runs in a directory of its own, `ranks` has its options."""
+        line = []
+        for i, options in enumerate(ranks):
+            settings = {**inputs(F32), "work": self.path("work"), "steps": 1, **options}
+            launcher, count, one, *own = support.command_line("lora", settings, 1)
+            self.path(str(i)).mkdir(exist_ok=True)
+            line += [":" if line else launcher, count, one, "--wdir", str(self.path(str(i))), *own]
+        return support.subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+    def refused(self, words, *ranks):
+        done = self.attempt(*ranks)
+        self.assert_fails(done, "lolcats_lora: error: ", words, "give all ranks the same options")
+        self.assertEqual(done.returncode, 1, done.stderr[-2000:])
+        self.assertFalse(self.path("work").exists())
+
+    def test_they_are_told_apart(self):
+        self.refused("lr is 0.0001 on rank 1, but 0.001 on rank 0", {"lr": 1e-3}, {"lr": 1e-4})
+        self.refused("window is 6 on rank 2, but 5 on rank 0", {}, {}, {"seed": 2, "window": 6})
+        self.refused("help is true on rank 1, but false on rank 0", {}, {"help": True})
+
+    def test_configuration_file_of_a_node(self):
+        for i, text in enumerate(("lora-rank = 4\n", "lora-rank = 2\n")):
+            self.place(str(i))
+            self.path(f"{i}/lolcats.toml").write_text(text, encoding="utf-8")
+        self.refused("lora-rank is 2 on rank 1, but 4 on rank 0", {}, {})
+
+    def test_memory_is_a_ranks_own(self):
+        maps = {"train_feature_maps": True}
+        done = self.attempt({"activation_memory": 1e3, **maps}, {"activation_memory": 1e9, **maps})
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+
+
 class Threads(RankTest):
     def test_f32_is_the_same_on_one_thread_and_two(self):
         for threads in (1, 2):

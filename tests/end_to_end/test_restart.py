@@ -334,6 +334,82 @@ class Locks(Restart):
             self.assert_same_results(self.results(), expected)
 
 
+    def test_deleted_records(self):
+        """A run that misses its own says so: nobody has taken over."""
+        self.succeeds("hidden")
+        for ranks in (0, 2):
+            process = self.start("block", ranks, steps=100000)
+            self.wait_until(lambda: self.checkpoints("transfer"), process, "block")
+            shutil.rmtree(self.work / "attempts")
+            self.assertEqual(process.wait(timeout=60), 1, self.log("block")[-2000:])
+            errors = [line for line in self.log("block").splitlines() if " error: " in line]
+            self.assertEqual(len(errors), 1, errors)
+            for words in (f"{self.work / 'attempts'} was deleted", "run the same command again"):
+                self.assertIn(words, errors[0])
+            shutil.rmtree(self.work / "transfer")
+        self.succeeds("block", steps=4)
+
+
+class StoredTeacher(Restart):
+    """Stored hidden states are of one type of weights and one arithmetic, and stage 1 computes with the same."""
+
+    TEACHER = {"dtype": "bf16", "gemm": "f32"}
+    OTHERS = (("its dtype of weights is bf16, not fp8", {"dtype": "fp8"}),  # states are stored in bf16 with both
+              ("its gemm is f32, not exact", {"gemm": "exact"}))
+
+    def test_another_teacher_is_refused(self):
+        self.succeeds("hidden", **self.TEACHER)
+        for done in (1, 0):  # whole stores, and ones to go on with
+            for block in (1, 2):
+                with h5py.File(self.work / "hidden" / f"block_{block:02}.h5", "r+") as file:
+                    file["done"][3:] = done
+            for ranks, (words, changes) in zip((0, 2), self.OTHERS):
+                self.fails("hidden", self.work / "hidden", words, "--work", "--fresh", ranks=ranks,
+                           **{**self.TEACHER, **changes})
+        self.succeeds("hidden", **self.TEACHER)
+        for words, changes in self.OTHERS:
+            self.fails("block", self.work / "hidden" / "block_01.h5", words, "lolcats_hidden --fresh", steps=1,
+                       **{**self.TEACHER, **changes})
+        other = {**self.TEACHER, "dtype": "fp8"}
+        self.succeeds("hidden", fresh=True, **other)
+        self.succeeds("block", steps=1, **other)
+        for name in ("block_01.h5", "all.h5"):
+            with h5py.File(self.work / "hidden" / name) as file:
+                self.assertEqual([file.attrs[key].decode() for key in ("dtype", "gemm")], ["fp8", "f32"])
+
+    def test_store_of_an_older_format_is_refused(self):
+        self.succeeds("hidden")
+        store = self.work / "hidden" / "block_01.h5"
+        with h5py.File(store, "r+") as file:
+            file.attrs["format_version"] = np.int64(1)
+            del file.attrs["dtype"], file.attrs["gemm"]
+        for ranks in (0, 2):
+            self.fails("hidden", store, "format version 1", "--fresh", ranks=ranks)
+        self.fails("block", store, "format version 1", "run lolcats_hidden again", steps=1)
+        self.succeeds("hidden", fresh=True)
+        self.succeeds("block", steps=1)
+
+    def arithmetic_of_block(self, **changes):
+        self.succeeds("block", steps=1, dtype="bf16", **changes)
+        metadata = support.safetensors_header(self.work / "transfer" / "block_01.safetensors")["__metadata__"]
+        return json.loads(metadata["settings"])["gemm"]
+
+    def test_measured_arithmetic_is_that_of_the_stored_states(self):
+        """Whatever --gemm auto would measure now: stage 1 could not go on from them otherwise."""
+        kept = self.work / "arithmetic.txt"
+        for gemm, other in (("f32", "bf16"), ("bf16", "f32"))[:2 if support.has_bf16_products() else 1]:
+            self.succeeds("hidden", dtype="bf16", gemm=gemm)
+            self.assertEqual(self.arithmetic_of_block(), gemm)
+            self.assertEqual(kept.read_text(), gemm)
+            kept.write_text(other)
+            self.assertEqual(self.arithmetic_of_block(fresh=True), gemm)
+            self.assertEqual(kept.read_text(), gemm)
+            self.succeeds("hidden", dtype="bf16", fresh=True)  # which replaces them and may measure
+            with h5py.File(self.work / "hidden" / "block_01.h5") as file:
+                self.assertEqual(file.attrs["gemm"].decode(), kept.read_text())
+            shutil.rmtree(self.work)
+
+
 class Faults(Restart):
     def flip(self, path, place=None):
         content = bytearray(path.read_bytes())

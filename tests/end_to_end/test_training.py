@@ -119,6 +119,40 @@ class WhatLoraStartsFrom(TrainingTest):
         self.first_loss(train_feature_maps=None)
         self.assertFalse(self.path("work/lora/feature_maps.safetensors").exists(), "which the new adapter is not for")
 
+    def test_an_adapter_is_used_with_the_maps_trained_along_with_it(self):
+        self.block(steps=1)
+        lora = self.path("work/lora")
+        self.lora(steps=1, train_feature_maps=True)
+        self.evaluate(adapter=lora, feature_maps=lora / "feature_maps.safetensors")
+        for maps in (self.path("work/transfer"), None):
+            done = support.attempt("eval", **{**self.inputs, "adapter": lora, "feature_maps": maps})
+            self.assert_fails(done, f"--feature-maps {lora}/feature_maps.safetensors")
+        self.lora(steps=1)
+        self.evaluate(adapter=lora, feature_maps=self.path("work/transfer"))
+
+    def warnings_of_other_maps(self, maps):
+        """How often each program warns, with the adapter in WORK."""
+        self.path("prompts.jsonl").write_text('{"tokens": [1, 2]}\n', encoding="utf-8")
+        generation = {key: self.inputs[key] for key in ("model", "dtype", "gemm", "window")}
+        generation |= {"prompts": self.path("prompts.jsonl"), "max_new_tokens": 1}
+        counts = []
+        for program, ranks, options in (("eval", 0, self.inputs), ("eval", 2, self.inputs),
+                                        ("generate", 0, generation)):
+            done = support.attempt(program, ranks, **{**options, "adapter": self.path("work/lora"),
+                                                      "feature_maps": maps})
+            self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+            counts.append(done.stderr.count("was trained with other feature maps"))
+        return counts
+
+    def test_other_maps_than_an_adapter_was_trained_with_are_told(self):
+        self.block(steps=1)
+        self.lora(steps=1)
+        self.assertEqual(self.warnings_of_other_maps(MAPS), [0, 0, 0])
+        for maps in (self.path("work/transfer"), None):
+            self.assertEqual(self.warnings_of_other_maps(maps), [1, 1, 1])
+        self.lora(steps=1, train_feature_maps=True)
+        self.assertEqual(self.warnings_of_other_maps(self.path("work/lora/feature_maps.safetensors")), [0, 0, 0])
+
     def test_the_robust_recipe_asks_for_stage_1(self):
         done = support.attempt("lora", **self.inputs, recipe="robust", steps=1)
         self.assert_fails(done, "run lolcats_block first")
@@ -173,7 +207,7 @@ class Optimiser(TrainingTest):
             support.write_tokens(halves, file["tokens"][4:8], file["labels"][4:8])
         for name, options in (("all", {}), ("first", {"sequences": 4}), ("second", {"sequences": 4, "tokens": halves})):
             file = self.path(f"{name}.h5")
-            self.block(steps=1, dump_gradients=file, gemm="exact", **options)
+            self.block(steps=1, dump_gradients=file, gemm="exact", work=self.path(name), **options)
             runs[name] = support.read_hdf5(file)
         mean = {name: (values + runs["second"][name]) / 2 for name, values in runs["first"].items()}
         self.assert_all_close(runs["all"], mean, 1e-6)

@@ -58,7 +58,7 @@ private:
 constexpr std::int64_t width = 1 << 17; // a sequence of one bfloat16 row has 256 KiB
 
 HiddenStoreInfo store_info(std::int64_t sequences) {
-    return {sequences, 1, width, DType::bf16, 0, 0, "model", "tokens", "deck"};
+    return {sequences, 1, width, DType::bf16, 0, 0, "model", "tokens", "bf16", "f32", "deck"};
 }
 
 TEST(DiskFull, AtomicWriteKeepsTheOldFile) {

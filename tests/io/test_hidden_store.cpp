@@ -16,7 +16,7 @@ namespace {
 using namespace testing;
 
 HiddenStoreInfo small_info(DType dtype = DType::bf16) {
-    HiddenStoreInfo info{5, 6, 8, dtype, 2, 4, "model", "tokens", "{\"seed\":0}"};
+    HiddenStoreInfo info{5, 6, 8, dtype, 2, 4, "model", "tokens", "bf16", "f32", "{\"seed\":0}"};
     return info;
 }
 
@@ -82,6 +82,8 @@ TEST_P(HiddenStore, RoundTrip) {
     const HiddenStoreInfo found = read_hidden_store_info(path);
     EXPECT_EQ(found.dtype, info.dtype);
     EXPECT_EQ(found.layer, info.layer);
+    EXPECT_EQ(found.weights_dtype, info.weights_dtype);
+    EXPECT_EQ(found.gemm, info.gemm);
     EXPECT_EQ(found.run_deck, info.run_deck);
     const HiddenStoreReader reader(path, info);
     for (std::int64_t s = 0; s < info.sequences; ++s) expect_stored(reader, s);
@@ -179,6 +181,8 @@ TEST(HiddenStoreResume, OtherIdentityIsNeitherReplacedNorRead) {
         {"sequence length is 6, not 7", [](HiddenStoreInfo& i) { i.length = 7; }},
         {"width is 8, not 9", [](HiddenStoreInfo& i) { i.width = 9; }},
         {"element type is BF16, not F32", [](HiddenStoreInfo& i) { i.dtype = DType::f32; }},
+        {"dtype of weights is bf16, not fp8", [](HiddenStoreInfo& i) { i.weights_dtype = "fp8"; }}, // both store BF16
+        {"gemm is f32, not exact", [](HiddenStoreInfo& i) { i.gemm = "exact"; }},
         {"block is 2, not 3", [](HiddenStoreInfo& i) { i.block = 3; }},
         {"layer is 4, not 5", [](HiddenStoreInfo& i) { i.layer = 5; }},
         {"model is another one (identity model, not other)", [](HiddenStoreInfo& i) { i.model_identity = "other"; }},
@@ -200,6 +204,23 @@ TEST(HiddenStoreResume, OtherIdentityIsNeitherReplacedNorRead) {
     }
     const HiddenStoreReader reader(path, info);
     for (std::int64_t s = 0; s < info.sequences; ++s) expect_stored(reader, s);
+}
+
+TEST(HiddenStoreResume, OlderFormatIsNeitherReplacedNorRead) {
+    const ScratchDirectory scratch;
+    const auto path = scratch / "a.h5";
+    write_store(path, small_info());
+    {
+        const hdf5::File file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT));
+        for (const char* name : {"format_version", "dtype", "gemm"}) ASSERT_GE(H5Adelete(file.get(), name), 0);
+        hdf5::write_attribute(file, path, "format_version", std::int64_t{1});
+    }
+    const auto message = message_of([&] { const HiddenStoreReader reader(path, small_info()); });
+    expect_contains(message, path.string() + ": has format version 1; this program reads 2");
+    expect_contains(message, "run lolcats_hidden again");
+    const auto refusal = message_of([&] { const HiddenStoreWriter writer(path, small_info(), MPI_COMM_SELF); });
+    expect_contains(refusal, path.string() + ": has format version 1; this program reads 2");
+    expect_contains(refusal, "--fresh");
 }
 
 TEST(HiddenStoreResume, WriterThatIsDroppedLeavesAReadableFile) {
@@ -294,7 +315,7 @@ TEST(HiddenStoreLayout, H5dumpPrintsNumbers) {
     if (std::system("command -v h5dump > /dev/null") != 0) GTEST_SKIP() << "h5dump is not installed";
     const ScratchDirectory scratch;
     const auto path = scratch / "a.h5";
-    const HiddenStoreInfo info{1, 1, 4, DType::bf16, 0, 0, "m", "t", ""};
+    const HiddenStoreInfo info{1, 1, 4, DType::bf16, 0, 0, "m", "t", "f32", "exact", ""};
     {
         HiddenStoreWriter writer(path, info, MPI_COMM_SELF);
         const float states[] = {1.5F, -0.25F, 65504, 3.140625F};
@@ -343,6 +364,9 @@ TEST_P(HiddenStore, VirtualDatasetShowsAllBlocks) {
     const auto values = read_array(all, "/hidden_states", &shape);
     ASSERT_EQ(shape, (Shape{3, 5, 6, 8}));
     EXPECT_EQ(read_array(all, "/layers"), (std::vector<double>{3, 6, 9}));
+    const auto overview = hdf5::open_read_only(all);
+    EXPECT_EQ(hdf5::read_string_attribute(overview, all, "dtype"), info.weights_dtype);
+    EXPECT_EQ(hdf5::read_string_attribute(overview, all, "gemm"), info.gemm);
     std::size_t at = 0;
     for (int b = 0; b < 3; ++b) {
         for (std::int64_t s = 0; s < 5; ++s) {
@@ -366,6 +390,10 @@ TEST(VirtualDataset, BlocksMustFit) {
     info.width = 9;
     expect_contains(message_of([&] { write_virtual_dataset(scratch / "all.h5", {scratch / "b.h5"}, info); }),
                     "width is 8, not 9");
+    info = small_info();
+    info.gemm = "bf16";
+    expect_contains(message_of([&] { write_virtual_dataset(scratch / "all.h5", {scratch / "b.h5"}, info); }),
+                    "gemm is f32, not bf16");
     expect_contains(message_of([&] { write_virtual_dataset(scratch / "all.h5", {scratch / "c.h5"}, info); }), "c.h5");
     expect_contains(message_of([&] { write_virtual_dataset(scratch / "all.h5", {}, info); }), "no block files");
     EXPECT_FALSE(std::filesystem::exists(scratch / "all.h5"));

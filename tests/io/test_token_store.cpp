@@ -162,6 +162,27 @@ TEST(TokenStore, ValuesOutsideTheVocabularyAreNamed) {
     expect_contains(message_of([&] { tokens_of(negative, 0); }), "token -100");
 }
 
+TEST(TokenStore, LabelsInUseAreCheckedAndCounted) {
+    const ScratchDirectory scratch;
+    const std::vector<std::int32_t> tokens = {0, 1, 2, 3, 4, 5, 0, 1, 2};
+    const auto labels = [&](const std::vector<std::int32_t>& values, int vocab_size, std::int64_t limit) {
+        TokenFile(scratch / "t.h5").add("tokens", {3, 3}, tokens).add("labels", {3, 3}, values);
+        return TokenStore(scratch / "t.h5", vocab_size, limit).labels();
+    };
+    const std::vector<std::int32_t> stored = {-100, 1, 2, 3, -100, -100, 0, 1, 6};
+    const LabelSummary two = labels(stored, 6, 2);
+    EXPECT_EQ(two.counts, (std::vector<std::int32_t>{2, 0})) << "nothing predicts the first token of a sequence";
+    expect_contains(message_of([&] { labels(stored, 6, 0); }), "t.h5: sequence 2, position 2 holds label 6");
+    const LabelSummary all = labels(stored, 7, 0);
+    EXPECT_EQ(all.counts, (std::vector<std::int32_t>{2, 0, 2}));
+    EXPECT_EQ(all.identity, two.identity);
+    EXPECT_NE(labels({-100, 1, 2, 3, -100, -100, 0, 1, 5}, 7, 0).identity, all.identity);
+    TokenFile(scratch / "t.h5").add("tokens", {3, 3}, tokens);
+    const LabelSummary own = TokenStore(scratch / "t.h5", 6).labels();
+    EXPECT_EQ(own.identity, "tokens");
+    EXPECT_EQ(own.counts, (std::vector<std::int32_t>{2, 2, 2}));
+}
+
 TEST(TokenStore, WrongFilesAreRefused) {
     const ScratchDirectory scratch;
     const auto path = scratch / "t.h5";

@@ -68,6 +68,8 @@ TEST(TrainerState, NewestAreKept) {
     EXPECT_EQ(directory.steps().front(), 8);
     save(directory, 8, 1); // once more
     EXPECT_EQ(directory.steps(), std::vector<std::int64_t>{8});
+    save(directory, 6, 1); // 8 was damaged, and the run went on from before it
+    EXPECT_EQ(directory.steps(), std::vector<std::int64_t>{6});
     directory.remove();
     EXPECT_FALSE(std::filesystem::exists(directory.path()));
 }

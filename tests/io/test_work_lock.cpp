@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "io/fence.hpp"
 #include "io/file.hpp"
@@ -117,6 +118,48 @@ TEST(WorkLock, NewerAttemptsAreLookedForInADirectoryJustOpened) {
     if (!watch.works()) GTEST_SKIP() << "no inotify here";
     EXPECT_FALSE(superseded);
     EXPECT_TRUE(watch.was_opened());
+}
+
+/// A file where the directory was stands for a disk that fails: asked for what is in it, both have an error.
+TEST(WorkLock, DiskThatDoesNotTellIsNoNewerAttempt) {
+    const ScratchDirectory work;
+    write_bytes(work / "attempts", "");
+    set_current_attempt(work / "attempts", 1);
+    const auto message = message_of([] { require_current_attempt(); });
+    expect_contains(message_of([] { static_cast<void>(is_superseded()); }), "cannot tell");
+    set_current_attempt({}, 0);
+    expect_contains(message, (work / "attempts/000002.json").string());
+    expect_contains(message, "cannot tell whether another attempt has begun: Not a directory; look at the disk, then");
+    EXPECT_EQ(message.find("taken over"), std::string::npos);
+}
+
+TEST(WorkLock, HeartOutlivesADiskThatDoesNotTell) {
+    using namespace std::chrono_literals;
+    const ScratchDirectory work;
+    {
+        const WorkLock lock(request(work));
+        std::filesystem::rename(work / "attempts", work / "away");
+        write_bytes(work / "attempts", "");
+        std::this_thread::sleep_for(2s); // a beat that asks in vain
+        std::filesystem::remove(work / "attempts");
+        std::filesystem::rename(work / "away", work / "attempts");
+        EXPECT_FALSE(is_superseded());
+    }
+    expect_contains(read_file(work / "attempts/000001.json"), "ended");
+}
+
+TEST(WorkLock, DeletedRecordsAreNoNewerAttempt) {
+    const ScratchDirectory work;
+    const WorkLock lock(request(work));
+    for (const auto& gone : {work / "attempts/000001.json", work / "attempts"}) {
+        std::filesystem::remove(gone);
+        EXPECT_FALSE(is_superseded());
+        const auto message = message_of([&] { write_file_atomically(work / "file", "x"); });
+        expect_contains(message, (work / "attempts").string() + " was deleted");
+        expect_contains(message, "run the same command again");
+        EXPECT_EQ(message.find("taken over"), std::string::npos);
+        EXPECT_FALSE(std::filesystem::exists(work / "file"));
+    }
 }
 
 /// Else other nodes would see a beat only once the system of the writer gets round to it.

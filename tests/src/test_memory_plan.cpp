@@ -16,13 +16,13 @@ Plan nine_layers_of_405b(Options& options) {
 TEST(MemoryPlanTest, NineLayersOf405BFitIn80GB) {
     Options options;
     const Plan plan = nine_layers_of_405b(options);
-    const TransferMemory transfer = transfer_memory(plan, options, 9, 1);
+    const RankMemory transfer = transfer_memory(plan, options, 9, 1);
     EXPECT_NEAR(transfer.weights, 57.4e9, 0.05e9);
     EXPECT_EQ(transfer.trained, 9.0 * 128 * (2 * 128 * 64 + 1) * 20);
     EXPECT_EQ(transfer.stream, 1024.0 * 16384 * 4);
     EXPECT_EQ(transfer.products, 1024.0 * 53248 * 2);
     EXPECT_LT(transfer.total(), 60e9);
-    const LoraMemory lora = lora_memory(plan, options, 9, 14);
+    const RankMemory lora = lora_memory(plan, options, 9, 14);
     EXPECT_EQ(lora.kept, 14 * 10 * transfer.stream);
     EXPECT_EQ(lora.trained, 9.0 * 4 * (2 * (16384 + 16384) + 2 * (16384 + 1024)) * 20);
     EXPECT_LT(lora.total(), 72e9);
@@ -50,13 +50,13 @@ TEST(MemoryPlanTest, ActivationsAreKeptWithinWhatTheyMayTake) {
 TEST(MemoryPlanTest, BlocksHaveWorkArraysOfTheirOwn) {
     Options options;
     const Plan plan = nine_layers_of_405b(options);
-    const TransferMemory one = transfer_memory(plan, options, 9, 1);
-    const TransferMemory three = transfer_memory(plan, options, 9, 3);
+    const RankMemory one = transfer_memory(plan, options, 9, 1);
+    const RankMemory three = transfer_memory(plan, options, 9, 3);
     EXPECT_EQ(three.work, 3 * one.work);
     EXPECT_EQ(three.products, 3 * one.products);
     EXPECT_EQ(three.weights, one.weights);
     options.micro_batch = 4;
-    const TransferMemory wide = transfer_memory(plan, options, 9, 1);
+    const RankMemory wide = transfer_memory(plan, options, 9, 1);
     EXPECT_EQ(wide.work, 4 * one.work);
     EXPECT_EQ(wide.stream, 4 * one.stream);
 }

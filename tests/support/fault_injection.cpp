@@ -3,7 +3,7 @@
 ///
 ///     LOLCATS_FAULT="CALL PATTERN NUMBER EFFECT"
 ///
-/// CALL     read, write (with or without a place, of one piece or several), fsync, fallocate, rename, or map
+/// CALL     open, read, write (with or without a place, of one piece or several), fsync, fallocate, rename, or map
 /// PATTERN  of the file's path as in fnmatch, where * also stands for /; of the new name for rename
 /// NUMBER   n: the n-th such call of the process; n+: that one and all later ones
 /// EFFECT   EIO, ENOSPC, EDQUOT: the call fails so. For read and write also half: the call does half of what it was
@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -127,9 +128,21 @@ bool strikes(const char* call, int fd) {
     return strikes(call, path_of(fd));
 }
 
+bool opening_strikes(int directory, const char* name) {
+    if (plan().effect == Effect::none_at_all || plan().call != "open") return false;
+    const bool is_whole = *name == '/' || directory == AT_FDCWD;
+    return strikes("open", is_whole ? std::string(name) : path_of(directory) + "/" + name);
+}
+
 int failed() {
     errno = plan().error;
     return -1;
+}
+
+/// The permissions of a file that a call with these flags may create, which follow the flags; 0 where none follow.
+mode_t mode_after(int flags, va_list& rest) {
+    const bool creates = (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
+    return creates ? va_arg(rest, mode_t) : 0;
 }
 
 /// What a transfer that goes wrong does; `transfer(size)` does so much of it.
@@ -143,6 +156,39 @@ ssize_t spoil(std::size_t size, Transfer&& transfer) {
 } // namespace
 
 extern "C" {
+
+int openat64(int directory, const char* name, int flags, ...) {
+    static const auto real = next("openat64", &openat64);
+    va_list rest;
+    va_start(rest, flags);
+    const mode_t mode = mode_after(flags, rest);
+    va_end(rest);
+    return opening_strikes(directory, name) ? failed() : real(directory, name, flags, mode);
+}
+
+int openat(int directory, const char* name, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    const mode_t mode = mode_after(flags, rest);
+    va_end(rest);
+    return openat64(directory, name, flags, mode);
+}
+
+int open64(const char* name, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    const mode_t mode = mode_after(flags, rest);
+    va_end(rest);
+    return openat64(AT_FDCWD, name, flags, mode);
+}
+
+int open(const char* name, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    const mode_t mode = mode_after(flags, rest);
+    va_end(rest);
+    return openat64(AT_FDCWD, name, flags, mode);
+}
 
 ssize_t read(int fd, void* to, size_t size) {
     static const auto real = next("read", &read);

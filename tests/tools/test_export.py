@@ -210,6 +210,9 @@ class Files(ToolTest):
         support.write_safetensors(self.path("kept/adapter_model.safetensors"), support.read_safetensors(
             support.GOLDEN / "lora" / "adapter_model.safetensors"), {"softmax-layers": "1"})
         self.refuse("layers 1 keep softmax attention", adapter=self.path("kept"))
+        support.write_safetensors(self.path("kept/adapter_model.safetensors"), support.read_safetensors(
+            support.GOLDEN / "lora" / "adapter_model.safetensors"), {"settings": '{"train-feature-maps":true}'})
+        self.refuse("trained together with its feature maps", "kept/feature_maps", adapter=self.path("kept"))
         arrays = support.read_safetensors(GOLDEN_MAPS)
         support.write_safetensors(self.path("maps"), {**arrays, "model.layers.1.self_attn.window_factors":
                                                       np.full((1, 4, 1, 1), np.nan)})
@@ -248,6 +251,30 @@ class Files(ToolTest):
         for shards in ({"a": 1}, {"a": "x", "b": None}, {"a": ["x"]}, [], {}):
             (self.path("model") / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
             self.refuse("index.json", "no weight_map", model=self.path("model"))
+
+    def in_two_shards(self):
+        """The golden model as shards a and b, its arrays, and the names in a. Each shard has all tensors, but those
+        that the index puts into the other one are of an older model."""
+        directory = self.path("shards")
+        support.shutil.copytree(support.GOLDEN / "model", directory)
+        arrays = support.read_safetensors(directory / "model.safetensors")
+        (directory / "model.safetensors").unlink()
+        names = sorted(arrays)[::2]
+        for shard in ("a", "b"):
+            support.write_safetensors(directory / f"{shard}.safetensors", {
+                name: array if (name in names) == (shard == "a") else array + 1 for name, array in arrays.items()})
+        index = {name: f"{'a' if name in names else 'b'}.safetensors" for name in arrays}
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+        return directory, arrays, names
+
+    def test_tensors_come_from_the_shards_that_the_index_names(self):
+        model, arrays, names = self.in_two_shards()
+        written = support.read_safetensors(self.export("out", **self.golden(model=model)) / "model.safetensors")
+        for name, array in arrays.items():
+            self.assert_same_numbers(written[name], array, name)
+        support.shutil.rmtree(self.path("out"))
+        support.write_safetensors(model / "a.safetensors", {name: arrays[name] for name in names[1:]})  # b has it, too
+        self.refuse("a.safetensors", f"has no tensor {names[0]}, which the index puts there", model=model)
 
     def test_bad_numbers(self):
         """NaN, Infinity, `true` and endless integers are numbers to Python's JSON."""

@@ -280,7 +280,7 @@ class Alpaca(Tokenize):
             tokens.append(prompt + answer)
             labels.append([IGNORED] * len(prompt) + answer)
         tokens, labels = self.packed(tokens), self.packed(labels)
-        labelled = (labels != IGNORED).any(1)
+        labelled = (labels[:, 1:] != IGNORED).any(1)
         return tokens[labelled], labels[labelled], int((~labelled).sum())
 
     def test_template_labels_and_split(self):
@@ -294,6 +294,18 @@ class Alpaca(Tokenize):
             np.testing.assert_array_equal(stored["labels"], labels, name)
             self.assertEqual(self.attributes(name)["dropped_unlabelled"], dropped)
             self.assertGreater(dropped, 0)
+
+    def test_a_label_that_nothing_predicts_keeps_no_sequence(self):
+        """The only one of the second sequence is its first token: the end of the first sample."""
+        samples = [{"instruction": "w5", "input": "", "output": words(range(6, 16))},
+                   {"instruction": words([5] * 20), "input": "", "output": words([7] * 30)}]
+        self.path("alpaca.json").write_text(json.dumps(samples))
+        stored = self.tokenize("alpaca", self.path("alpaca.json"), validation=0)
+        tokens, labels, dropped = self.expected(samples)
+        self.assertEqual((len(tokens), dropped), (2, 1))
+        np.testing.assert_array_equal(stored["tokens"], tokens)
+        np.testing.assert_array_equal(stored["labels"], labels)
+        self.assertEqual(self.attributes()["dropped_unlabelled"], 1)
 
     def test_programs_run_on_it(self):
         """lolcats_eval counts the labelled tokens that have one before them, and finds the loss on them."""

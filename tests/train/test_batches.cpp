@@ -52,6 +52,42 @@ TEST(Batches, RefuseEpochsOfMoreStepsThanAreCounted) {
     EXPECT_EQ(Batches(options, 10).steps(), 7);
 }
 
+TEST(Batches, FindTheFirstStepWithout) {
+    Options options;
+    options.batch_size = 2;
+    options.validation = 1;
+    options.epochs = 2;
+    const Batches batches(options, 6); // {1, 2}, {3, 4} and {5}, twice
+    EXPECT_EQ(batches.first_without({0, 9, 9, 9, 9, 9}), 6) << "those held out are of no step";
+    EXPECT_EQ(batches.first_without({9, 0, 9, 9, 0, 9}), 6);
+    EXPECT_EQ(batches.first_without({9, 9, 9, 9, 9, 0}), 2);
+    EXPECT_EQ(batches.first_without({9, 9, 9, 0, 0, 0}), 1);
+    EXPECT_EQ(batches.first_without({9, 0, 0, 0, 0, 0}), 0);
+    options.steps = 2;
+    EXPECT_EQ(Batches(options, 6).first_without({9, 9, 9, 9, 9, 0}), 2) << "a batch that is never reached";
+}
+
+TEST(Batches, FindTheFirstStepWithoutInEveryEpochsOrder) {
+    Options options;
+    options.batch_size = 2;
+    options.epochs = 20;
+    options.shuffle = true;
+    const std::vector<std::int32_t> counts{1, 0, 1, 0, 1, 1, 1};
+    int later = 0;
+    for (options.seed = 0; options.seed < 50; ++options.seed) {
+        const Batches batches(options, 7);
+        int expected = 0;
+        const auto has_some = [&](std::int64_t sequence) { return counts[sequence] > 0; };
+        for (Sequences batch; expected < batches.steps(); ++expected) {
+            batch = batches.at(expected);
+            if (std::none_of(batch.begin(), batch.end(), has_some)) break;
+        }
+        EXPECT_EQ(batches.first_without(counts), expected);
+        later += expected >= 4 && expected < batches.steps() ? 1 : 0;
+    }
+    EXPECT_GT(later, 10) << "beyond the first epoch";
+}
+
 TEST(MicroBatches, MayBeLargerThanAnyBatch) {
     const Sequences batch{3, 4, 5};
     EXPECT_EQ(micro_batches(batch, std::numeric_limits<int>::max(), 1, 0), std::vector<Sequences>{batch});

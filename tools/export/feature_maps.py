@@ -22,12 +22,13 @@ class FeatureMaps:
         names = sorted(self.path.glob("*.safetensors")) if self.path.is_dir() else [self.path]
         if not names:
             raise ToolError(f"{path}: holds no .safetensors file; run lolcats_block first")
-        self.metadata, self.tensors = {}, {}
+        self.metadata, self.tensors, self.settings = {}, {}, None
         for name in names:
             self.add(TensorFile(name))
         self.settle(given)
 
     def add(self, file):
+        self.settings = self.settings or file.metadata.get("settings")
         for key, value in file.metadata.items():
             if key not in PER_FILE and self.metadata.setdefault(key, value) != value:
                 raise ToolError(f"{file.path}: was trained with {key} {value}, but another file in {self.path} with "

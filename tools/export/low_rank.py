@@ -1,5 +1,6 @@
 """A LoRA adapter in PEFT's layout: added to the weights it adapts, or written anew beside them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -38,6 +39,17 @@ class Adapter:
         if kept := self.file.metadata.get("softmax-layers"):
             raise ToolError(f"{self.file.path}: layers {kept} keep softmax attention, which an exported model has no "
                             "place for; give an adapter trained without --keep-softmax-layers")
+
+    def check_maps(self, maps):
+        """Maps that were trained together with the adapter are part of it: those of stage 1 give another model."""
+        settings = self.file.metadata.get("settings")
+        try:
+            trains_maps = settings is not None and json.loads(settings)["train-feature-maps"] is True
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return
+        if trains_maps and maps.settings != settings:
+            raise ToolError(f"{self.directory}: this adapter was trained together with its feature maps, which those of "
+                            f"{maps.path} are not; give --feature-maps {self.directory / 'feature_maps.safetensors'}")
 
     def check(self, config):
         """Every tensor must have its place in the model, and every adapted projection both of its tensors."""

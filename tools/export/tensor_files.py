@@ -119,15 +119,19 @@ class Checkpoint:
         else:
             raise ToolError(f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}; give the Hugging Face directory "
                             "of the model, in safetensors")
-        self.tensors = {}
+        shards = {}
         for name in names:
             if Path(name).name != name:
                 raise ToolError(f"{directory / INDEX_FILE}: names the shard {name!r}, no plain file name; {AGAIN}")
-            self.tensors.update(TensorFile(directory / name).tensors)
-        for name in weight_map or ():
-            if name not in self.tensors:
-                raise ToolError(f"{directory / weight_map[name]}: has no tensor {name}, which the index puts there; "
-                                f"{AGAIN}")
+            shards[name] = TensorFile(directory / name).tensors
+        if weight_map is None:
+            self.tensors = shards[SINGLE_FILE]
+            return
+        self.tensors = {}
+        for name, shard in weight_map.items():  # another shard may hold an older one of that name
+            if name not in shards[shard]:
+                raise ToolError(f"{directory / shard}: has no tensor {name}, which the index puts there; {AGAIN}")
+            self.tensors[name] = shards[shard][name]
 
     def __getitem__(self, name):
         if name not in self.tensors:

@@ -6,10 +6,11 @@ import numpy as np
 from block_files import block_files
 from report import InspectionError, ranges
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PIECE_BYTES = 4 << 20
 RERUN = "run lolcats_hidden again"
 IDENTITY = ("model_identity", "tokens_identity")
+TEACHER = ("dtype", "gemm")  # how the teacher was computed: stores that differ in it may be compared, but not mixed
 
 
 def widen(bits):
@@ -27,15 +28,14 @@ class Store:
             self.states = self.file["hidden_states"]
             self.checksums = np.asarray(self.file["checksums"])
             self.marks = np.asarray(self.file["done"])
-            version = int(self.file.attrs["format_version"])
+            self.require_version(int(self.file.attrs["format_version"]))
             self.block, self.layer = int(self.file.attrs["block"]), int(self.file.attrs["layer"])
             self.identity = {name: as_text(self.file.attrs[name]) for name in IDENTITY}
+            self.teacher = " ".join(f"--{name} {as_text(self.file.attrs[name])}" for name in TEACHER)
             self.type = self.states.id.get_type()
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             reason = str(error).strip("\"'")
             raise InspectionError(f"{path}: is no store of hidden states ({reason}); {RERUN}") from error
-        if version != FORMAT_VERSION:
-            raise InspectionError(f"{path}: has format version {version}; this program reads {FORMAT_VERSION}")
         if not self.holds_states():
             raise InspectionError(f"{path}: its states are not [n, T, D] of bfloat16 or float32; {RERUN}")
         if not self.marks.shape == self.checksums.shape == self.shape[:1] or self.checksums.dtype.kind != "u":
@@ -46,6 +46,11 @@ class Store:
 
     def __exit__(self, *_):
         self.file.close()
+
+    def require_version(self, version):
+        if version != FORMAT_VERSION:
+            raise InspectionError(f"{self.path}: has format version {version}; this program reads {FORMAT_VERSION}; "
+                                  f"{RERUN} with --fresh")
 
     def holds_states(self):
         return (self.type.get_class() == h5py.h5t.FLOAT and self.type.get_size() in (2, 4)
@@ -103,7 +108,7 @@ def check_complete(store):
 
 
 def check_same_run(stores):
-    """Blocks of one directory come from one model, one token file and one type, and none is left out."""
+    """Blocks of one directory come from one model, token file, type and arithmetic, and none is left out."""
     problems, first = [], stores[0]
     for store in stores[1:]:
         for name in IDENTITY:
@@ -111,6 +116,9 @@ def check_same_run(stores):
                 problems.append(f"{store.path}: its {name.replace('_', ' ')} is not that of {first.path}; {RERUN}")
         if (store.shape, store.dtype) != (first.shape, first.dtype):
             problems.append(f"{store.path}: {store.dtype} {list(store.shape)} differs from {first.path}; {RERUN}")
+        elif store.teacher != first.teacher:
+            problems.append(f"{store.path}: was computed with {store.teacher}, {first.path} with {first.teacher}; {RERUN} "
+                            "with --fresh")
     absent = set(range(1, stores[-1].block + 1)) - {store.block for store in stores}
     if absent and len(stores) > 1:
         problems.append(f"{first.path.parent}: block {ranges(sorted(absent))} has no file; {RERUN}")

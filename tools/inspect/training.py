@@ -39,15 +39,18 @@ class Curve:
 
 
 def read_line(text):
-    """(step, whether it is an evaluation, loss, losses by layer) of a log's line; None of another text."""
+    """(step, whether it is an evaluation, loss, losses by layer, their MSE where told) of a line; None of another text."""
     try:
         entry = json.loads(text)
         step, is_evaluation = entry["step"], "eval_loss" in entry
         loss, values = (entry[("eval_" if is_evaluation else "") + name] for name in ("loss", "layer_losses"))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    errors = entry.get("eval_layer_mse")
     is_log = isinstance(step, int) and isinstance(values, list) and values
-    return (step, is_evaluation, loss, values) if is_log else None
+    if errors is not None and not (is_log and isinstance(errors, list) and len(errors) == len(values)):
+        return None
+    return (step, is_evaluation, loss, values, errors) if is_log else None
 
 
 class BlockLog:
@@ -60,7 +63,8 @@ class BlockLog:
             raise InspectionError(f"{path}: is not named block_XX.jsonl; name a block's log that lolcats_block wrote")
         self.block = int(name[1])
         self.training, self.evaluations = Curve(), Curve()
-        self.best = None  # (evaluation loss, step, layer losses) of the lowest one
+        self.best = None  # (evaluation loss, step, layer losses, layer MSE or None) of the lowest one
+        self.first_errors = None  # layer MSE of the first evaluation
         with open(path, encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, start=1):
                 self.add_line(number, line)
@@ -76,8 +80,8 @@ class BlockLog:
         if entry is None:
             self.wrong(f"line {number} is no line of a log: {line.strip()[:60]!r}")
             return
-        step, is_evaluation, loss, values = entry
-        if not all(map(is_finite, [loss, *values])):
+        step, is_evaluation, loss, values, errors = entry
+        if not all(map(is_finite, [loss, *values, *(errors or [])])):
             self.wrong(f"line {number}: a loss of step {step} is not finite")
             return
         curve = self.evaluations if is_evaluation else self.training
@@ -89,7 +93,9 @@ class BlockLog:
             self.wrong(f"line {number}: step {step} follows step {before}")
         curve.add(step, values)
         if is_evaluation and (self.best is None or loss < self.best[0]):
-            self.best = (loss, step, values)
+            self.best = (loss, step, values, errors)
+        if is_evaluation and self.first_errors is None:
+            self.first_errors = errors
 
 
 def log_files(path):
@@ -107,7 +113,7 @@ def factors_of(log):
             length, = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(length, path.stat().st_size)))
         options = json.loads(header["__metadata__"]["run_deck"])["options"]
-        factors = {name: options[name] for name in ("mse-factor", "xent-factor") if name in options}
+        factors = {name: options[name] for name in ("mse-factor", "xent-factor", "far-xent-factor") if name in options}
     except (ValueError, KeyError, TypeError, RecursionError, struct.error):
         factors = None
     if factors is None or not all(map(is_finite, factors.values())):
@@ -130,7 +136,7 @@ def check_logs(logs):
 
 
 def figures_of(log, first_layer, factor):
-    """Losses by layer; MSE is the logged loss over its weight, where there is no cross-entropy in it."""
+    """Losses by layer. Where the log does not tell the MSE apart, it is the logged loss over its weight."""
     factors = factors_of(log)
     factor = factor or factors.get("mse-factor") or DEFAULT_MSE_FACTOR
     steps, losses = log.training.arrays()
@@ -138,11 +144,15 @@ def figures_of(log, first_layer, factor):
     figures = {"block": log.block, "layers": [first_layer, first_layer + log.layers - 1], "steps": steps.tolist(),
                "layer_losses": losses.T.tolist(), "evaluation_steps": evaluated.tolist(),
                "evaluation_layer_losses": evaluation_losses.T.tolist(), "mse_factor": factor,
-               "cross_entropy": factors.get("xent-factor", 0) > 0}
+               "cross_entropy": any(factors.get(name, 0) > 0 for name in ("xent-factor", "far-xent-factor"))}
     if log.best:
-        loss, step, values = log.best
+        loss, step, values, errors = log.best
         figures |= {"best_step": step, "best_mse": loss / factor, "best_layer_mse": [value / factor for value in values],
-                    "first_mse": float(np.mean(evaluation_losses[0])) / factor}
+                    "first_mse": float(np.mean(evaluation_losses[0])) / factor,
+                    "mse_apart": errors is not None and log.first_errors is not None}
+        if figures["mse_apart"]:
+            figures |= {"best_mse": float(np.mean(errors)), "best_layer_mse": errors,
+                        "first_mse": float(np.mean(log.first_errors))}
     return figures
 
 
@@ -164,7 +174,7 @@ def print_evaluations(blocks):
     if not evaluated:
         print("\nno evaluations: no sequences were held out (--validation)")
         return
-    mixed = any(block["cross_entropy"] for block in evaluated)
+    mixed = any(block["cross_entropy"] and not block["mse_apart"] for block in evaluated)
     print("\nevaluation " + ("loss over its MSE factor (cross-entropy included)" if mixed else "MSE") + " by block")
     table = []
     for block in evaluated:

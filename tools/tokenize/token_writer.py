@@ -72,9 +72,10 @@ class TokenWriter:
                                                  compression_opts=4, fletcher32=True) for name in names]
 
     def add(self, rows):
-        """rows: [1 or 2, k, T]. A sequence with no labelled token is dropped: nothing could be learnt from it."""
+        """rows: [1 or 2, k, T]. A sequence with no labelled token after its first, which nothing predicts, is dropped:
+        nothing could be learnt from it."""
         if len(rows) == 2:
-            labelled = (rows[1] != IGNORED).any(1)
+            labelled = (rows[1][:, 1:] != IGNORED).any(1)
             self.dropped += int((~labelled).sum())
             rows = rows[:, labelled]
         if rows.shape[1]:
