@@ -20,6 +20,9 @@ enum class Flow { forward, both };
 /// came to receive. With one for each way but all stages together, a stage could not receive the next activation before
 /// the last one it sent was taken, and would never run ahead.
 ///
+/// A receive begins when its data is needed, not before: NCCL's kernel would hold its multiprocessors while it waits,
+/// and slow the compute beside it by more than the transfer takes.
+///
 /// Any synchronisation of the whole device (an allocation, say) waits for all that is in flight. That is safe too: the
 /// schedule calls each send and the receive after it with no compute in between, so of two neighbours that wait for
 /// each other, both have called both.

@@ -206,5 +206,30 @@ class HiddenStates(Identity):
         self.assertEqual(self.mpi_locks(), [])
 
 
+class Settings(Identity):
+    """A setting that changes a training's numbers must be part of what tells it from others: else a run that is started
+    again goes on from a checkpoint of another one. Whoever adds a setting says here if it is none of those."""
+
+    # Of no matter to any training, or told by what it names or leads to: the model, the tokens, the layers chosen.
+    ANY = {"adapter", "attention-mass", "branch", "communication", "keep-softmax-layers", "load-state", "log-every",
+           "max-new-tokens", "micro-batch", "model", "pipeline-ranks", "plan-bandwidth", "plan-check", "plan-flops",
+           "plan-length", "plan-link", "plan-measured", "plan-memory", "plan-ranks", "plan-streaming", "plan-tokens",
+           "prompts", "recipe", "save-state", "sinks", "stop-token", "temperature", "tokens", "top-k", "top-p"}
+    STAGE = {
+        "transfer/block_00": {"feature-maps", "init-adapter", "kl-factor", "lora-alpha", "lora-dropout", "lora-modules",
+                              "lora-rank", "softmax-layers", "train-feature-maps"},
+        "lora/adapter_model": {"block-layers", "far-xent-factor", "hidden-dtype", "init-feature-maps", "layer-loss",
+                               "mse-factor", "xent-factor"}}
+
+    def test_every_one_is_judged(self):
+        for program in test_restart.STAGES:
+            self.succeeds(program)
+        for name, free in self.STAGE.items():
+            metadata = support.safetensors_header(self.work / f"{name}.safetensors")["__metadata__"]
+            told, all_settings = json.loads(metadata["settings"]), json.loads(metadata["run_deck"])["options"]
+            with self.subTest(result=name):
+                self.assertEqual(all_settings.keys() - told.keys(), self.ANY | free)
+
+
 if __name__ == "__main__":
     unittest.main()
