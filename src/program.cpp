@@ -206,11 +206,13 @@ private:
 };
 
 /// What the ranks of a run have in common, as a JSON object: which program it is, whether it only tells of itself, and
-/// all settings but those of a rank's own memory.
+/// all settings but a rank's own memory and time, and the places of what is only read, whose content is compared.
 std::string common_settings(const std::string& program, bool go_on, const Options& options) {
     nlohmann::ordered_json settings = {{"program", program}, {"help", !go_on}};
     settings.update(to_json(options));
-    settings.erase("activation-memory");
+    for (const char* own : {"activation-memory", "wall-time", "model", "tokens", "feature-maps", "adapter",
+                            "init-feature-maps", "init-adapter", "prompts", "load-state"})
+        settings.erase(own);
     return settings.dump();
 }
 

@@ -303,7 +303,10 @@ void Communicator::send(const float* values, std::size_t count, int destination,
 }
 void Communicator::receive(float* values, std::size_t count, int source, int tag) const {
     if (!patience_) return receive_all(*this, values, count, source, tag);
-    wait(ireceive(reinterpret_cast<std::byte*>(values), count * sizeof(float), source, tag), "a rank's word");
+    const auto irecv = [&](float* piece, int size, MPI_Request* request) {
+        return MPI_Irecv(piece, size, MPI_FLOAT, source, tag, comm_, request);
+    };
+    wait(start_pieces(Request::Kind::receive, "MPI_Irecv", values, count, irecv), "a rank's word");
 }
 Request Communicator::issend(const std::byte* bytes, std::size_t count, int destination, int tag) const {
     return start_pieces(Request::Kind::send, "MPI_Issend", bytes, count,

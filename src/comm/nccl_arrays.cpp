@@ -70,7 +70,7 @@ public:
         : ArrayCommunicator(group, patience) {
         ncclUniqueId id{};
         if (rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
-        control_.broadcast(&id, sizeof id, 0);
+        group.broadcast(&id, sizeof id, 0); // the first rank may be seconds on its way
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0; // no call of NCCL's may wait for a rank that is dead
         config.maxCTAs = most_blocks;

@@ -19,11 +19,15 @@ std::string described(const FeatureMapFiles* maps) {
     return maps == nullptr ? "untrained ones" : "those of " + maps->path();
 }
 
-/// The maps that stage 1 left beside an adapter whose maps went on training would give another model.
+/// The maps that stage 1 left beside an adapter whose maps went on training would give another model. Maps that do not
+/// say where they are from, as others write them, may be the right ones.
 void require_maps_trained_along(const std::string& adapter, const std::string& settings, const FeatureMapFiles* maps) {
-    if (maps == nullptr || maps->metadata("settings") != settings)
-        fail("{}: this adapter was trained together with its feature maps, which {} are not: give --feature-maps {}",
-             adapter, described(maps), trained_maps(adapter).string());
+    const std::string own = maps == nullptr ? "" : maps->metadata("settings");
+    if (own == settings) return;
+    const std::string text = fmt::format(
+        "{}: this adapter was trained together with its feature maps, which {} are not", adapter, described(maps));
+    if (maps == nullptr || !own.empty()) fail("{}: give --feature-maps {}", text, trained_maps(adapter).string());
+    if (Communicator::world().rank() == 0) spdlog::warn("{}, or do not say so", text);
 }
 
 /// `content`: of the maps that the adapter was trained with. Not an Error: maps that were written anew, by another

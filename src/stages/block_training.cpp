@@ -31,7 +31,8 @@ std::filesystem::path state_directory(const Options& options, int block) {
 
 } // namespace
 
-TransferRun prepare_transfer(const Options& options, const RunInput& input, const Communicator& world) {
+TransferRun prepare_transfer(const Options& options, const RunInput& input, const Communicator& world,
+                             StoredStates states) {
     std::optional<FeatureMapFiles> start;
     if (!options.init_feature_maps.empty()) {
         refuse_own_results("init-feature-maps", options.init_feature_maps, transfer_directory(options));
@@ -41,7 +42,7 @@ TransferRun prepare_transfer(const Options& options, const RunInput& input, cons
                     input,
                     student_form(options, input.config, start ? &*start : nullptr),
                     are_maps_tied(options, start ? &*start : nullptr),
-                    settle_arithmetic(options, world),
+                    settle_arithmetic(options, world, states),
                     identify(input, world),
                     {},
                     Batches(options, input.tokens.sequences())};
@@ -160,6 +161,17 @@ void BlockTraining::end() {
     pass_.train ? end_step() : end_evaluation();
 }
 
+/// Of the layers, for the file's metadata; none if the log, which also has what was before a restart, was damaged.
+std::map<std::string, std::string> BlockTraining::losses_of_log() const {
+    const auto log = block_file(run_.options, index_, ".jsonl");
+    try {
+        return loss_metadata(block_.layers().begin, layer_losses(log));
+    } catch (const std::exception& error) {
+        spdlog::warn("{}: the feature maps will not tell their losses: {}", log.string(), error.what());
+        return {};
+    }
+}
+
 void BlockTraining::finish() {
     if (is_finished_) return;
     block_.parameters().restore();
@@ -167,8 +179,7 @@ void BlockTraining::finish() {
     auto metadata = form_metadata(run_.form, run_.tied);
     metadata.merge(to_metadata(run_.identity));
     time_.measure(TimeSplit::files, [&] {
-        // From the log, which also has what was before a restart.
-        metadata.merge(loss_metadata(block_.layers().begin, layer_losses(block_file(run_.options, index_, ".jsonl"))));
+        metadata.merge(losses_of_log());
         write_feature_maps(block_file(run_.options, index_, ".safetensors"), named_values(block_.parameters()),
                            metadata);
         checkpoints_.finish();

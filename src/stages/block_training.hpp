@@ -32,7 +32,8 @@ struct TransferRun {
 };
 
 /// Collective.
-TransferRun prepare_transfer(const Options& options, const RunInput& input, const Communicator& world);
+TransferRun prepare_transfer(const Options& options, const RunInput& input, const Communicator& world,
+                             StoredStates states);
 
 /// Gradients of the first batch before clipping, and its losses as an array that says which layer comes first.
 using FirstBatch = std::vector<NamedArray<double>>;
@@ -82,6 +83,7 @@ private:
     [[nodiscard]] bool takes_part(const Pass& pass) const;
     void require_finite() const;
     void end_step();
+    [[nodiscard]] std::map<std::string, std::string> losses_of_log() const;
     void end_evaluation();
     void keep_first_batch();
     void log_step(double norm);

@@ -45,7 +45,7 @@ void convert_streaming(const Options& options, const Communicator& world) {
     const Mesh mesh = make_mesh(world, input.layout.blocks, options.pipeline_ranks);
     const Attempt attempt(options, "lolcats_convert", world);
     Interrupt interrupt(options, world, steps_under_way(options, mesh));
-    const TransferRun run = prepare_transfer(options, input, world);
+    const TransferRun run = prepare_transfer(options, input, world, StoredStates::unread);
     if (world.rank() == 0) io::create_directories(transfer_directory(options));
     world.barrier();
     const double predicted = array_bytes(run, mesh);

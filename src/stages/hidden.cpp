@@ -200,7 +200,8 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     const InputIdentity identity = identify(input, world);
     if (world.rank() == 0) io::create_directories(std::filesystem::path(options.work) / "hidden");
     world.barrier();
-    const Arithmetic arithmetic = settle_arithmetic(options, world, StoredStates::replaced);
+    const Arithmetic arithmetic =
+        settle_arithmetic(options, world, options.fresh ? StoredStates::unread : StoredStates::read);
     const double predicted = array_bytes(options, input, mesh, arithmetic);
     require_room(world, predicted);
     const ArrayReport arrays;
@@ -211,7 +212,10 @@ void store_hidden_states(const Options& options, const Communicator& world) {
     std::int64_t most = static_cast<std::int64_t>(missing.size());
     world.max(&most, 1);
     const bool is_complete = most == 0;
-    if (!is_complete) stage.load_weights(); // which takes minutes
+    if (!is_complete) {
+        stage.load_weights(); // which takes minutes
+        world.barrier();      // none is to wait for another's first message meanwhile, which has a limit
+    }
     const bool finished = is_complete || compute(options, world, stage, missing, interrupt);
     const bool stops = interrupt.finish(!finished); // before the ranks wait for each other: all are to hear of it
     stage.close();

@@ -111,9 +111,8 @@ std::string noted_arithmetic(const Options& options) {
 
 /// What --gemm auto has to keep to; empty: nothing.
 std::string known_arithmetic(const Options& options, StoredStates states) {
-    if (options.fresh && states == StoredStates::replaced) return {};
     const std::string noted = options.fresh ? "" : noted_arithmetic(options);
-    return noted.empty() ? stored_arithmetic(options) : noted;
+    return noted.empty() && states == StoredStates::read ? stored_arithmetic(options) : noted;
 }
 
 } // namespace

@@ -44,14 +44,14 @@ ArrayTransport array_transport(const Options& options);
 /// for others. Throws Error if it does not go with the type of the weights. Collective.
 Arithmetic choose_arithmetic(const Options& options, const Communicator& world);
 
-/// What a run does with the hidden states that are there, if options.fresh.
-enum class StoredStates { used, replaced };
+/// Whether a run reads hidden states that are there, or goes on with them.
+enum class StoredStates { read, unread };
 
 /// The same, but what was measured is kept in WORK/arithmetic.txt, and later attempts on the work directory use it too:
-/// where one goes on from another, or from its hidden states, they must not mix. Without that file the states that are
-/// stored decide; with options.fresh they do in any case, unless they are replaced. Collective.
+/// where one goes on from another, they must not mix. Without that file, and with options.fresh, hidden states that are
+/// read decide. Collective.
 Arithmetic settle_arithmetic(const Options& options, const Communicator& world,
-                             StoredStates states = StoredStates::used);
+                             StoredStates states = StoredStates::unread);
 
 std::filesystem::path hidden_path(const Options& options, int block);
 const char* name_of(Arithmetic arithmetic);

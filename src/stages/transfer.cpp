@@ -39,7 +39,7 @@ void transfer_attention(const Options& options, const Communicator& world) {
     const RunInput input(options);
     const Attempt attempt(options, "lolcats_block", world);
     Interrupt interrupt(options, world);
-    const TransferRun run = prepare_transfer(options, input, world);
+    const TransferRun run = prepare_transfer(options, input, world, StoredStates::read);
     const int blocks = input.layout.blocks;
     const int groups = std::min(blocks, world.size());
     const Communicator group = world.split(world.rank() % groups, world.rank());

@@ -212,7 +212,9 @@ class Files(ToolTest):
         self.refuse("layers 1 keep softmax attention", adapter=self.path("kept"))
         support.write_safetensors(self.path("kept/adapter_model.safetensors"), support.read_safetensors(
             support.GOLDEN / "lora" / "adapter_model.safetensors"), {"settings": '{"train-feature-maps":true}'})
-        self.refuse("trained together with its feature maps", "kept/feature_maps", adapter=self.path("kept"))
+        support.write_safetensors(self.path("stage_1"), support.read_safetensors(GOLDEN_MAPS), {"settings": "{}"})
+        self.refuse("trained together with its feature maps", "kept/feature_maps", adapter=self.path("kept"),
+                    feature_maps=self.path("stage_1"))
         arrays = support.read_safetensors(GOLDEN_MAPS)
         support.write_safetensors(self.path("maps"), {**arrays, "model.layers.1.self_attn.window_factors":
                                                       np.full((1, 4, 1, 1), np.nan)})

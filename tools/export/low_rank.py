@@ -47,7 +47,7 @@ class Adapter:
             trains_maps = settings is not None and json.loads(settings)["train-feature-maps"] is True
         except (ValueError, TypeError, KeyError, RecursionError):
             return
-        if trains_maps and maps.settings != settings:
+        if trains_maps and maps.settings not in (settings, None):  # others write maps that do not say where they are from
             raise ToolError(f"{self.directory}: this adapter was trained together with its feature maps, which those of "
                             f"{maps.path} are not; give --feature-maps {self.directory / 'feature_maps.safetensors'}")
 
