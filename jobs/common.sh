@@ -30,6 +30,7 @@ load_site() {
     site_bin=${site_bin:-$root/$build/bin}
     site_models=${site_models:-$site_scratch/models}
     site_data=${site_data:-$site_scratch/data}
+    site_streaming=${LOLCATS_STREAMING:-$site_streaming}
     case $site_streaming in
         0) stages=(hidden block lora eval) other_stages=(convert) ;;
         1) stages=(convert lora eval) other_stages=(hidden block) ;;
@@ -109,8 +110,14 @@ check_input() {
     require_file "$LOLCATS_EVALUATION_TOKENS" "$make, or correct LOLCATS_EVALUATION_TOKENS or site_data"
 }
 
-# Whether stage 1 was done, and its hidden states then deleted to make room.
-hidden_is_gone() { [ -e "$work/logs/block.done" ] && [ ! -e "$work/hidden" ]; }
+# What stage 1 depends on, as a line.
+block_settings() { echo "$LOLCATS_MODEL $LOLCATS_TOKENS ${model_options[*]} ${block_options[*]} ${site_program_options[*]}"; }
+
+# Whether stage 1 was done with these settings and there are no hidden states, which it does not need again: they were
+# deleted to make room, or never stored.
+is_done_without_hidden() {
+    [ ! -e "$work/hidden" ] && [ "$(cat "$work/logs/block.done" 2>/dev/null)" = "$(block_settings)" ]
+}
 
 # In the work directory, as the stages are: a lolcats.toml in it holds for all programs.
 check_plan() (
@@ -118,7 +125,7 @@ check_plan() (
     plan=("$site_bin/lolcats_plan" --model "$LOLCATS_MODEL" --tokens "$LOLCATS_TOKENS" --work "$work"
         --plan-ranks "${stage_ranks[lora]}" "${model_options[@]}" "${block_options[@]}" "${lora_options[@]}"
         "${site_plan_options[@]}" "${site_program_options[@]}")
-    if [ "$site_streaming" -ne 0 ] || hidden_is_gone; then plan+=(--plan-streaming); fi
+    if [ "$site_streaming" -ne 0 ] || is_done_without_hidden; then plan+=(--plan-streaming); fi
     "${plan[@]}" --plan-check || die "the plan was refused; nothing was submitted"
 )
 
@@ -330,18 +337,20 @@ run_stage() {
     skip_used_steps
     case $stage in
         hidden)
-            if hidden_is_gone; then
-                say "stage 1 is done and its hidden states were deleted: they are not computed again"
+            if is_done_without_hidden; then
+                say "stage 1 is done and there are no hidden states: none are computed again"
             else
                 run_program hidden --tokens "$LOLCATS_TOKENS" --work "$work"
             fi
             ;;
         block)
-            rm -f "$work/logs/block.done" # with other settings it needs the hidden states after all
             run_program block --tokens "$LOLCATS_TOKENS" --work "$work" "${block_options[@]}"
-            touch "$work/logs/block.done"
+            block_settings >"$work/logs/block.done"
             ;;
-        convert) run_program convert --tokens "$LOLCATS_TOKENS" --work "$work" "${block_options[@]}" ;;
+        convert)
+            run_program convert --tokens "$LOLCATS_TOKENS" --work "$work" "${block_options[@]}"
+            block_settings >"$work/logs/block.done"
+            ;;
         lora) run_program lora --tokens "$LOLCATS_TOKENS" --work "$work" "${lora_options[@]}" ;;
         eval)
             evaluate teacher --attention teacher

@@ -74,7 +74,7 @@ elif [ -z "${Kokkos_ROOT:-}" ]; then
     export Kokkos_ROOT=$cache/kokkos-4.5.01
     install_kokkos "$Kokkos_ROOT"
 fi
-# A build from nothing reads headers once for ten sources. One that is there is left as its owner configured it, and is as
+# A build from nothing reads headers once for many sources. One that is there is left as its owner configured it, and is as
 # good a check as any.
 kind=(--preset "$flavour")
 if [ ! -f "$build/CMakeCache.txt" ]; then

@@ -112,8 +112,8 @@ struct WeightSums {
     const float* normalizer; ///< of student_attention
 };
 
-/// *loss = attention_cross_entropy of transfer_loss.hpp, or without a normalizer far_cross_entropy. With `gradients`
-/// not null adds `scale` times its gradient to them.
+/// *loss = attention_cross_entropy of transfer_loss.hpp, without a normalizer that of far keys. With `gradients` not
+/// null adds `scale` times its gradient to them.
 void attention_cross_entropy(const AttentionShape& shape, const StudentForm& form,
                              const StudentParameterPointers& parameters, const float* q, const float* k,
                              const WeightSums& sums, float scale, const StudentGradientPointers* gradients,

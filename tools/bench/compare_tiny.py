@@ -3,7 +3,7 @@
 
     compare_tiny.py REFERENCE_DIR OTHER_DIR
 
-Directories are those that tools/quickstart.sh works in. Fails if a perplexity is off by more than 1 %, or a loss by more
+Directories are those that tools/bench/tiny_run.sh works in. Fails if a perplexity is off by more than 1 %, or a loss by more
 than 5 %; losses of the exact path (directory `exact`, --dtype f32) may differ by 1e-4.
 """
 import json
@@ -71,4 +71,7 @@ def main():
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"compare_tiny: error: {error}; run both conversions to their end")

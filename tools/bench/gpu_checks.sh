@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that is to be measured on a GPU, in order, into one file. A check that fails does not stop the others; the status
 # says whether any did.
-#   gpu_checks.sh RESULTS [PART...]     parts: tests tiny attention transfer lora fp8 models sanitizer  (default: all, in this order)
+#   gpu_checks.sh RESULTS [PART...]
+# parts: tests tiny attention transfer lora fp8 models sanitizer  (default: all, in this order)
 # Run it where tools/build_gpu_checks.sh put it and the programs. LOLCATS_CUBLAS and LOLCATS_NCCL name the
 # directories of libcublasLt and libnccl if they are not found. docs/gpu_checks.md says how long each part takes.
 set -uo pipefail
@@ -53,8 +54,12 @@ tests() {
 tiny() {
     local files
     files=$(mktemp -d)
-    tar -C "$files" -xJf "$here/tiny.tar.xz"
-    find_library libnccl "${LOLCATS_NCCL:-}" "$files/programs/bin/test_comm" || { failed=1 && return; }
+    if ! tar -C "$files" -xJf "$here/tiny.tar.xz" || ! find_library libnccl "${LOLCATS_NCCL:-}" "$files/programs/bin/test_comm"; then
+        log "# the tiny conversion is left out"
+        failed=1
+        rm -rf "$files"
+        return
+    fi
     check 120 "$files/programs/run" test_comm
     export LOLCATS_BIN=. LOLCATS_LAUNCHER=$files/programs/run LOLCATS_PYTHON=python3
     check 400 "$files/tools/bench/tiny_run.sh" "$files/gpu"
