@@ -19,9 +19,21 @@ namespace {
 
 constexpr const char* contents = "the hidden states";
 
-hdf5::PropertyList parallel_access(MPI_Comm comm, const path& file) {
-    hdf5::PropertyList access(hdf5::check(H5Pcreate(H5P_FILE_ACCESS), file, "set up MPI-IO"));
-    hdf5::check(H5Pset_fapl_mpio(access.get(), comm, MPI_INFO_NULL), file, "set up MPI-IO");
+/// One rank needs no MPI-IO, which keeps files of its own beside the one it writes. As with MPI-IO nothing that is
+/// written waits in memory, where a killed program would lose it, and no lock keeps readers away.
+void access_alone(const hdf5::PropertyList& access, const path& file) {
+    constexpr auto action = "set up writing";
+    hdf5::check(H5Pset_cache(access.get(), 0, 0, 0, 0), file, action);
+    hdf5::check(H5Pset_sieve_buf_size(access.get(), 0), file, action);
+    hdf5::check(H5Pset_file_locking(access.get(), false, true), file, action);
+}
+
+hdf5::PropertyList access_of(const WritingRanks& ranks, const path& file) {
+    hdf5::PropertyList access(hdf5::check(H5Pcreate(H5P_FILE_ACCESS), file, "set up writing"));
+    if (ranks.is_alone())
+        access_alone(access, file);
+    else
+        hdf5::check(H5Pset_fapl_mpio(access.get(), ranks.comm(), MPI_INFO_NULL), file, "set up MPI-IO");
     // Ranks that write neighbouring sequences should not share a page or a lock unit of a parallel file system.
     hdf5::check(H5Pset_alignment(access.get(), hsize_t{4} << 20, hsize_t{1} << 20), file, "align large chunks");
     return access;
@@ -117,12 +129,12 @@ void HiddenStoreWriter::create() {
 }
 
 void HiddenStoreWriter::create_aside(const path& aside) {
-    const auto access = parallel_access(ranks_.comm(), path_);
+    const auto access = access_of(ranks_, path_);
     file_ = hdf5::File(H5Fcreate(aside.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()));
     if (!file_) {
         const std::string reason = hdf5::take_error();
-        fail("{}: cannot create it ({}){}; check --work and its permissions, then {}", path_.string(), reason,
-             free_space_hint(path_), rerun);
+        fail("{}: cannot create it ({}){}; check --work and its permissions, look at the disk, then {}", path_.string(),
+             reason, free_space_hint(path_), rerun);
     }
     lay_out(file_, path_, info_);
     open_datasets();
@@ -135,7 +147,7 @@ void HiddenStoreWriter::create_aside(const path& aside) {
 }
 
 void HiddenStoreWriter::reopen() {
-    const auto access = parallel_access(ranks_.comm(), path_);
+    const auto access = access_of(ranks_, path_);
     file_ = hdf5::File(hdf5::check(H5Fopen(path_.c_str(), H5F_ACC_RDWR, access.get()), path_, "reopen it"));
     open_datasets();
     read_vector(marks_, path_, H5T_NATIVE_UINT8, done_);

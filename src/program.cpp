@@ -61,12 +61,11 @@ bool has_launcher() {
 
 /// Without a launcher Open MPI starts a daemon beside the program, which takes 0.14 s and serves only programs that
 /// start others. Without that daemon all such programs of a user would share one directory, which the first that ends
-/// removes: none is made, and files have no shared pointer, which would be kept there. Must run before MPI_Init.
+/// removes: none is made. Nothing of one rank asks for it. Must run before MPI_Init.
 void go_without_daemon() {
     if (has_launcher()) return;
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
-    setenv("OMPI_MCA_sharedfp", "individual", 0);
 }
 
 /// Ranks that wait in MPI spin, and starve those that compute when there are more ranks than hardware threads (a

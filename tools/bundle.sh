@@ -28,7 +28,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 program=$(basename "$1")
 shift
 export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" OPAL_PREFIX="$here/openmpi" \
-    OMPI_MCA_ess_singleton_isolated=1 OMPI_MCA_orte_create_session_dirs=0 OMPI_MCA_sharedfp=individual \
+    OMPI_MCA_ess_singleton_isolated=1 OMPI_MCA_orte_create_session_dirs=0 \
     OMPI_MCA_mca_base_component_show_load_errors=0 OMPI_MCA_btl=self OMPI_MCA_pml=ob1
 exec "$here/bin/$program" "$@"
 RUN

@@ -120,9 +120,10 @@ class Writes(DiskErrors):
         store = "hidden/block_01.h5"
         for ranks, fault in on_ranks((("write", f"*/{store}.tmp.*", 1, "EIO"), ("fsync", f"*/{store}.tmp.*", 1, "EIO"),
                                       ("rename", store, 1, "EIO"), ("fallocate", store, 1, "EIO"),
-                                      ("write", store, "1+", "EIO"), ("write", store, "100+", "EIO"),
-                                      ("write", store, "100+", "none"))):
+                                      ("write", store, "1+", "EIO"), ("write", store, "100+", "EIO"))):
             self.ends_the_run("hidden", ranks, fault, store, "look at the disk")
+        # Not of one rank: HDF5 alone asks again as often as a write does nothing, which Linux never lets it do.
+        self.ends_the_run("hidden", 4, ("write", store, "100+", "none"), store, "look at the disk")
         for ranks, number in on_ranks((1, 100, 101, 102)):  # states, checksums and marks
             self.is_borne("hidden", ranks, ("write", store, number, "half"))
 
