@@ -124,6 +124,12 @@ void remove_tree(const std::filesystem::path& path) {
     if (error) fail("{}: cannot be removed: {}; check its permissions", path.string(), error.message());
 }
 
+void remove_tree_at_once(const std::filesystem::path& path) {
+    const auto aside = temporary_name(path);
+    if (::rename(path.c_str(), aside.c_str()) == 0) return remove_tree(aside);
+    if (errno != ENOENT) fail("{}: cannot be removed: {}; check its permissions", path.string(), std::strerror(errno));
+}
+
 AppendFile::AppendFile(const std::filesystem::path& path, std::int64_t keep) : path_(path) {
     std::error_code missing;
     std::string kept;

@@ -37,6 +37,9 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
 /// Removes a file or a directory with what is in it; that there is none is fine.
 void remove_tree(const std::filesystem::path& path);
 
+/// The same, but an end in between leaves a temporary_name(), never a directory that lacks only some of its files.
+void remove_tree_at_once(const std::filesystem::path& path);
+
 /// A file that only grows, such as a log.
 class AppendFile {
 public:

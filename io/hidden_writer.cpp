@@ -19,8 +19,14 @@ namespace {
 
 constexpr const char* contents = "the hidden states";
 
-/// One rank needs no MPI-IO, which keeps files of its own beside the one it writes. As with MPI-IO nothing that is
-/// written waits in memory, where a killed program would lose it, and no lock keeps readers away.
+bool is_only_rank() {
+    int ranks = 0;
+    return MPI_Comm_size(MPI_COMM_WORLD, &ranks) == MPI_SUCCESS && ranks == 1;
+}
+
+/// A program of one rank needs no MPI-IO, which without a launcher keeps files of its own beside the one it writes. As
+/// with MPI-IO nothing that is written waits in memory, where a killed program would lose it, and no lock keeps readers
+/// away.
 void access_alone(const hdf5::PropertyList& access, const path& file) {
     constexpr auto action = "set up writing";
     hdf5::check(H5Pset_cache(access.get(), 0, 0, 0, 0), file, action);
@@ -28,12 +34,12 @@ void access_alone(const hdf5::PropertyList& access, const path& file) {
     hdf5::check(H5Pset_file_locking(access.get(), false, true), file, action);
 }
 
-hdf5::PropertyList access_of(const WritingRanks& ranks, const path& file) {
+hdf5::PropertyList write_access(MPI_Comm comm, const path& file) {
     hdf5::PropertyList access(hdf5::check(H5Pcreate(H5P_FILE_ACCESS), file, "set up writing"));
-    if (ranks.is_alone())
+    if (is_only_rank())
         access_alone(access, file);
     else
-        hdf5::check(H5Pset_fapl_mpio(access.get(), ranks.comm(), MPI_INFO_NULL), file, "set up MPI-IO");
+        hdf5::check(H5Pset_fapl_mpio(access.get(), comm, MPI_INFO_NULL), file, "set up MPI-IO");
     // Ranks that write neighbouring sequences should not share a page or a lock unit of a parallel file system.
     hdf5::check(H5Pset_alignment(access.get(), hsize_t{4} << 20, hsize_t{1} << 20), file, "align large chunks");
     return access;
@@ -129,7 +135,7 @@ void HiddenStoreWriter::create() {
 }
 
 void HiddenStoreWriter::create_aside(const path& aside) {
-    const auto access = access_of(ranks_, path_);
+    const auto access = write_access(ranks_.comm(), path_);
     file_ = hdf5::File(H5Fcreate(aside.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()));
     if (!file_) {
         const std::string reason = hdf5::take_error();
@@ -147,7 +153,7 @@ void HiddenStoreWriter::create_aside(const path& aside) {
 }
 
 void HiddenStoreWriter::reopen() {
-    const auto access = access_of(ranks_, path_);
+    const auto access = write_access(ranks_.comm(), path_);
     file_ = hdf5::File(hdf5::check(H5Fopen(path_.c_str(), H5F_ACC_RDWR, access.get()), path_, "reopen it"));
     open_datasets();
     read_vector(marks_, path_, H5T_NATIVE_UINT8, done_);

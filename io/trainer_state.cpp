@@ -107,7 +107,7 @@ void CheckpointDirectory::publish(const Path& aside, std::int64_t step, int keep
         else
             all.push_back(other);
     }
-    for (std::size_t i = static_cast<std::size_t>(keep); i < all.size(); ++i) remove_tree(of_step(all[i]));
+    for (std::size_t i = static_cast<std::size_t>(keep); i < all.size(); ++i) remove_tree_at_once(of_step(all[i]));
 }
 
 std::vector<std::int64_t> CheckpointDirectory::steps() const {
@@ -141,7 +141,7 @@ std::vector<Path> CheckpointDirectory::parts(std::int64_t step) const {
 }
 
 void CheckpointDirectory::remove() const {
-    remove_tree(path_);
+    remove_tree_at_once(path_);
 }
 
 StateReader::StateReader(const std::vector<Path>& parts) {

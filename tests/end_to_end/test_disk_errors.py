@@ -122,7 +122,7 @@ class Writes(DiskErrors):
                                       ("rename", store, 1, "EIO"), ("fallocate", store, 1, "EIO"),
                                       ("write", store, "1+", "EIO"), ("write", store, "100+", "EIO"))):
             self.ends_the_run("hidden", ranks, fault, store, "look at the disk")
-        # Not of one rank: HDF5 alone asks again as often as a write does nothing, which Linux never lets it do.
+        # Not of one rank: HDF5 by itself asks again as often as a write does nothing, which Linux never lets it do.
         self.ends_the_run("hidden", 4, ("write", store, "100+", "none"), store, "look at the disk")
         for ranks, number in on_ranks((1, 100, 101, 102)):  # states, checksums and marks
             self.is_borne("hidden", ranks, ("write", store, number, "half"))
@@ -161,6 +161,17 @@ class Writes(DiskErrors):
 
     def test_checkpoints_of_stage_2(self):
         self.checkpoints_of("lora", "lora/state")
+
+    def test_checkpoints_that_are_removed_in_part(self):
+        """They are not taken for damaged ones of who knows what: nothing of them is left by the next run."""
+        for ranks, (program, place) in on_ranks((("block", "transfer"), ("lora", "lora"))):
+            with self.subTest(program=program, ranks=ranks):
+                self.begin(program, ranks)
+                with self.fault("unlink", f"*/{place}/state*/step_*", "2+", "EIO"):
+                    self.fails(program, self.work / place / "state", "cannot be removed: Input/output error", ranks=ranks)
+                self.assertNotEqual([*(self.work / place).glob("state*")], [])
+                self.succeeds(program, ranks)
+                self.assert_undisturbed(program, ranks)
 
     def test_run_that_has_to_stop_says_what_is_lost(self):
         for program, place in (("block", "transfer"), ("lora", "lora")):

@@ -3,11 +3,10 @@
 ///
 ///     LOLCATS_FAULT="CALL PATTERN NUMBER EFFECT"
 ///
-/// CALL     open, read, write (with or without a place, of one piece or several), fsync, fallocate, rename, or map
-/// PATTERN  of the file's path as in fnmatch, where * also stands for /; of the new name for rename
-/// NUMBER   n: the n-th such call of the process; n+: that one and all later ones
-/// EFFECT   EIO, ENOSPC, EDQUOT: the call fails so. For read and write also half: the call does half of what it was
-/// asked,
+/// CALL     open, read, write (with or without a place, of one piece or several), fsync, fallocate, rename, unlink, or
+/// map PATTERN  of the file's path as in fnmatch, where * also stands for /; of the new name for rename NUMBER   n: the
+/// n-th such call of the process; n+: that one and all later ones EFFECT   EIO, ENOSPC, EDQUOT: the call fails so. For
+/// read and write also half: the call does half of what it was asked,
 ///          at least a byte, and none: it does nothing and says so. A map that fails is made, but pages of its second
 ///          half cannot be had: touching one raises SIGBUS, as it does where the disk does not give it.
 ///
@@ -128,10 +127,11 @@ bool strikes(const char* call, int fd) {
     return strikes(call, path_of(fd));
 }
 
-bool opening_strikes(int directory, const char* name) {
-    if (plan().effect == Effect::none_at_all || plan().call != "open") return false;
+/// The file is `name` in `directory`, unless that is its path already.
+bool strikes(const char* call, int directory, const char* name) {
+    if (plan().effect == Effect::none_at_all || plan().call != call) return false;
     const bool is_whole = *name == '/' || directory == AT_FDCWD;
-    return strikes("open", is_whole ? std::string(name) : path_of(directory) + "/" + name);
+    return strikes(call, is_whole ? std::string(name) : path_of(directory) + "/" + name);
 }
 
 int failed() {
@@ -163,7 +163,7 @@ int openat64(int directory, const char* name, int flags, ...) {
     va_start(rest, flags);
     const mode_t mode = mode_after(flags, rest);
     va_end(rest);
-    return opening_strikes(directory, name) ? failed() : real(directory, name, flags, mode);
+    return strikes("open", directory, name) ? failed() : real(directory, name, flags, mode);
 }
 
 int openat(int directory, const char* name, int flags, ...) {
@@ -265,6 +265,11 @@ int fallocate(int fd, int mode, off_t place, off_t size) {
 int rename(const char* from, const char* to) noexcept {
     static const auto real = next("rename", &rename);
     return strikes("rename", std::string(to)) ? failed() : real(from, to);
+}
+
+int unlinkat(int directory, const char* name, int flags) noexcept {
+    static const auto real = next("unlinkat", &unlinkat);
+    return strikes("unlink", directory, name) ? failed() : real(directory, name, flags);
 }
 
 void* mmap64(void* wish, size_t size, int protection, int flags, int fd, off64_t place) noexcept {
