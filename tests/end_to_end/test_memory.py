@@ -74,8 +74,8 @@ class Arrays(support.TestCase):
 
     def test_arrays_are_predicted(self):
         model = support.make_miniature(self.path("model"), layers=6, hidden=512, heads=8, kv_heads=4,
-                                       intermediate=1536, vocab=4096, sequences=4, length=256)
-        common = {"model": model, "tokens": model / "tokens.h5", "block_layers": 2, "batch_size": 4, "steps": 1,
+                                       intermediate=1536, vocab=4096, sequences=2, length=256)
+        common = {"model": model, "tokens": model / "tokens.h5", "block_layers": 2, "batch_size": 1, "steps": 1,
                   "window": 32}
         for program in ("hidden", "block", "convert", "lora"):
             extra = {"kl_factor": 1, "lora_dropout": 0.1, "validation": 1} if program == "lora" else {}

@@ -7,7 +7,12 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THRE
 cmake --preset asan -S "$1" -B "$2" -DKokkos_DIR="$3" >/dev/null
 cmake --build "$2" --target test_kernels test_cuda_kernels_on_host test_core test_io test_comm
 cd "$2/bin"
-./test_kernels --gtest_brief=1
-./test_cuda_kernels_on_host --gtest_brief=1 --gtest_filter=-*AllFeatureMaps:*EachHeadsKeys:*CrossEntropyAgreesForAllSizes
-./test_core --gtest_brief=1
-for program in test_io test_comm; do mpirun -n 2 "./$program" --gtest_brief=1; done
+# One after the other would leave processors idle: at the end no other test is left to run beside them.
+./test_kernels --gtest_brief=1 &
+./test_cuda_kernels_on_host --gtest_brief=1 --gtest_filter=-*AllFeatureMaps:*EachHeadsKeys:*CrossEntropyAgreesForAllSizes &
+./test_core --gtest_brief=1 &
+mpirun -n 2 ./test_io --gtest_brief=1 &
+mpirun -n 2 ./test_comm --gtest_brief=1 &
+status=0
+for test in $(jobs -p); do wait "$test" || status=1; done
+exit $status

@@ -1,7 +1,6 @@
 # The tests of kernels/*.cu. In a build for GPUs they run there, or are skipped with the reason.
 file(GLOB CUDA_KERNEL_TESTS CONFIGURE_DEPENDS kernels/cuda/*.cpp)
 if(LOLCATS_CUDA)
-  set_source_files_properties(${CUDA_KERNEL_TESTS} PROPERTIES LANGUAGE CUDA)
   lolcats_test(test_cuda_kernels SOURCES ${CUDA_KERNEL_TESTS} support/kokkos_main.cpp LIBRARIES lolcats_kernels)
   return()
 endif()
