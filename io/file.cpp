@@ -96,7 +96,7 @@ bool is_temporary_name(const std::string& name) {
 }
 
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path) {
-    sync_file(temporary);
+    std::filesystem::is_directory(temporary) ? sync_directory(temporary) : sync_file(temporary);
     require_current_attempt();
     if (::rename(temporary.c_str(), path.c_str()) != 0) {
         fail("{}: cannot rename {} to it: {}; look at the disk and its permissions, then run the same command again",

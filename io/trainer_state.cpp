@@ -98,16 +98,17 @@ void CheckpointDirectory::publish(const Path& aside, std::int64_t step, int keep
         parts[entry.path().filename().string()] = describe_part(entry.path());
     const json content = {{"format_version", trainer_state_format_version}, {"step", step}, {"parts", parts}};
     write_file_atomically(aside / mark, content.dump(2) + "\n");
-    remove_tree(of_step(step)); // a damaged one that was passed over
+    const auto earlier = steps(); // not what a newer attempt adds meanwhile
+    remove_tree(of_step(step));   // a damaged one that was passed over
     publish_file(aside, of_step(step));
-    std::vector<std::int64_t> all;
-    for (const std::int64_t other : steps()) {
-        if (other > step)
-            remove_tree(of_step(other)); // damaged, as this run began before it: it must not count as the newest
-        else
-            all.push_back(other);
+    int kept = 1;
+    for (const std::int64_t other : earlier) {
+        if (other == step) continue;
+        // Later ones are damaged, as this run began before them: they must not count as the newest.
+        if (other < step && kept++ < keep) continue;
+        require_current_attempt();
+        remove_tree_at_once(of_step(other));
     }
-    for (std::size_t i = static_cast<std::size_t>(keep); i < all.size(); ++i) remove_tree_at_once(of_step(all[i]));
 }
 
 std::vector<std::int64_t> CheckpointDirectory::steps() const {

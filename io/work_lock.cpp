@@ -94,15 +94,21 @@ void wait_for_end(const WorkLock::Request& request, const path& file, int attemp
     }
 }
 
+template <class Iterator>
+void remove_leftovers_in(const path& directory) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(directory, error)) return;
+    std::vector<path> found;
+    for (const auto& entry : Iterator(directory))
+        if (is_temporary_name(entry.path().filename().string())) found.push_back(entry.path());
+    for (const path& leftover : found) remove_tree(leftover);
+}
+
+/// What else is in WORK is not ours to look into.
 void remove_leftovers(const path& work) {
-    for (const char* place : {"hidden", "transfer", "lora"}) {
-        std::error_code error;
-        if (!std::filesystem::is_directory(work / place, error)) continue;
-        std::vector<path> found;
-        for (const auto& entry : std::filesystem::recursive_directory_iterator(work / place))
-            if (is_temporary_name(entry.path().filename().string())) found.push_back(entry.path());
-        for (const path& leftover : found) remove_tree(leftover);
-    }
+    remove_leftovers_in<std::filesystem::directory_iterator>(work);
+    for (const char* place : {"hidden", "transfer", "lora"})
+        remove_leftovers_in<std::filesystem::recursive_directory_iterator>(work / place);
 }
 
 } // namespace

@@ -302,6 +302,7 @@ run_program() {
     shift
     [ $warned -eq 0 ] || requeue "told to stop before $program began"
     done_file=$work/logs/$program.done.${SLURM_JOB_ID:-$$}.${SLURM_RESTART_COUNT:-0}
+    rm -f "$done_file" # of a shell that was killed, if this one has its number
     launch "$site_bin/$program" --model "$LOLCATS_MODEL" --done-file "$done_file" "${model_options[@]}" "$@" \
         "${site_program_options[@]}" || status=$?
     if [ -e "$done_file" ]; then
@@ -323,12 +324,16 @@ run_program() {
 evaluate() {
     local result=$work/$1.json part=$work/$1.json.tmp.${SLURM_JOB_ID:-$$}.${SLURM_RESTART_COUNT:-0}
     shift
-    [ "$result" -nt "$work/lora/adapter_config.json" ] && [ "$result" -nt "$LOLCATS_EVALUATION_TOKENS" ] && return
+    if [ "$result" -nt "$work/lora/adapter_config.json" ] && [ "$result" -nt "$work/lora/adapter_model.safetensors" ] &&
+        [ "$result" -nt "$LOLCATS_EVALUATION_TOKENS" ]; then
+        return
+    fi
     rm -f "$result".tmp.*
     run_program eval --tokens "$LOLCATS_EVALUATION_TOKENS" "$@" >"$part"
     grep -v '^{' "$part" >&2 || true # what libraries say there: NCCL its version, whatever NCCL_DEBUG_FILE is
-    sed -i '/^{/!d' "$part"
-    mv "$part" "$result"
+    grep '^{' "$part" >"$part.json"
+    mv "$part.json" "$result"
+    rm "$part"
 }
 
 run_stage() {

@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include "lolcats/error.hpp"
+
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <mutex>
 #include <spdlog/sinks/base_sink.h>
@@ -65,6 +68,18 @@ void start_console(const std::string& name) {
 
 void show_status(const std::string& text) {
     if (terminal != nullptr) terminal->show(text);
+}
+
+void flush_results() {
+    std::cout.flush();
+    std::fflush(stdout);
+}
+
+void require_results_out() {
+    flush_results();
+    if (std::cout.fail() || std::ferror(stdout) != 0)
+        fail("standard output: not all results could be written to it; free space where it goes, or send it elsewhere, "
+             "then run the same command again");
 }
 
 } // namespace lolcats

@@ -152,19 +152,6 @@ void print_error(const std::string& program, const std::string& text) {
     say(fmt::format("{}: error: {}\n", program, text));
 }
 
-/// What was printed would be lost where the process ends at once.
-void flush_results() {
-    std::cout.flush();
-    std::fflush(stdout);
-}
-
-void require_results_out() {
-    flush_results();
-    if (std::cout.fail() || std::ferror(stdout) != 0)
-        fail("standard output: not all results could be written to it; free space where it goes, or send it elsewhere, "
-             "then run the same command again");
-}
-
 /// What the terminate handler needs. It lives while the stage runs.
 struct Reporter {
     std::string program;

@@ -29,9 +29,13 @@ step() {
     echo "== $*"
     "$@"
 }
-corpus() { step "$1" "$root/tools/tiny/make_corpus.py" -- "$python" "$root/tools/tiny/make_corpus.py" --out "$1" "${@:2}"; }
+make_corpus() { "$python" "$root/tools/tiny/make_corpus.py" --out "$1.part" "${@:2}" && mv "$1.part" "$1"; }
+corpus() { step "$1" "$root/tools/tiny/make_corpus.py" -- make_corpus "$@"; }
 program() { "${launcher[@]}" "$bin/$1" --config lolcats.toml --model "$model" "${@:2}"; }
-evaluate() { program lolcats_eval "${@:2}" >"$1.part" 2>/dev/null && mv "$1.part" "$1"; }
+evaluate() {
+    program lolcats_eval "${@:2}" >"$1.part" 2>"$1.log" || { cat "$1.log" >&2; return 1; }
+    mv "$1.part" "$1"
+}
 # score NAME INPUT OPTIONS...: perplexity and recall of one row of the table.
 score() {
     step "$1.val.json" "$2" -- evaluate "$1.val.json" --tokens val.h5 "${@:3}"
@@ -43,7 +47,7 @@ corpus train.h5 --sequences 1600 --length 256 --seed 1
 corpus val.h5 --sequences 200 --length 256 --seed 2
 corpus recall.h5 --sequences 200 --length 256 --seed 2 --labels answers
 
-maps=transfer/transfer/block_01.safetensors
+maps=transfer/transfer/run.json # written when all blocks are done
 step transfer/hidden/all.h5 train.h5 lolcats.toml -- program lolcats_hidden --tokens train.h5 --work transfer
 step $maps transfer/hidden/all.h5 -- program lolcats_block --tokens train.h5 --work transfer --steps 600
 step transfer/lora/adapter_config.json $maps -- \
@@ -54,6 +58,6 @@ step swap/lora/adapter_config.json train.h5 lolcats.toml -- \
 score teacher val.h5 --attention teacher
 score swap_only lolcats.toml --attention terrace
 score transfer_only $maps --feature-maps transfer/transfer
-score lora_only swap/lora/adapter_config.json --feature-maps swap/lora/feature_maps.safetensors --adapter swap/lora
-score transfer_lora transfer/lora/adapter_config.json --feature-maps transfer/transfer --adapter transfer/lora
+score lora_only swap/lora/adapter_model.safetensors --feature-maps swap/lora/feature_maps.safetensors --adapter swap/lora
+score transfer_lora transfer/lora/adapter_model.safetensors --feature-maps transfer/transfer --adapter transfer/lora
 "$python" "$root/tools/tiny/table.py" "$work"

@@ -1,6 +1,7 @@
 #include "src/stages/generate.hpp"
 
 #include "lolcats/error.hpp"
+#include "src/console.hpp"
 #include "src/stages/generation_model.hpp"
 #include "src/stages/prompts.hpp"
 #include "src/stages/sampler.hpp"
@@ -71,6 +72,7 @@ public:
             step();
             print_finished();
         }
+        require_results_out(); // else the state, which may replace the one loaded, would be ahead of them
         if (saved_) saved_->close();
         spdlog::info("{} prompts: {} tokens read at {:.1f} a second, {} written at {:.1f} a second; {:.3f} MB of state "
                      "a text",

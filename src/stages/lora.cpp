@@ -156,6 +156,11 @@ void refuse_maps_of_another_model(const LoraRun& run) {
              run.maps->path(), text);
 }
 
+/// Those that another training has left, maybe one that was killed: they do not belong to this adapter.
+void remove_maps_of_others(const std::filesystem::path& directory) {
+    io::remove_tree(trained_maps(directory));
+}
+
 /// Whether an earlier run has written all of its result; never where gradients are asked for, which were not kept. A
 /// result of another model or other tokens is an Error. Collective.
 bool is_finished(const LoraRun& run, const Communicator& world) {
@@ -174,6 +179,7 @@ bool is_finished(const LoraRun& run, const Communicator& world) {
     if (finished != 0 && world.rank() == 0) {
         spdlog::info("{} is trained already", directory.string());
         remove_checkpoints(directory / "state", run.identity);
+        if (!options.train_feature_maps) remove_maps_of_others(directory);
     }
     return finished != 0;
 }
@@ -340,8 +346,7 @@ private:
                          [](const auto& array) { return array.name.starts_with("model.layers."); });
             write_feature_maps(trained_maps(lora_directory(options_)), maps, metadata);
         } else {
-            io::remove_tree(
-                trained_maps(lora_directory(options_))); // another training's, which do not belong to this adapter
+            remove_maps_of_others(lora_directory(options_));
         }
         auto metadata = to_metadata(run_.identity);
         if (!run_.softmax_layers.empty()) metadata["softmax-layers"] = to_text(run_.softmax_layers);

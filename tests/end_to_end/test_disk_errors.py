@@ -328,7 +328,9 @@ class StandardOutput(DiskErrors):
         prompts.write_text('{"tokens": [1, 2]}\n', encoding="utf-8")
         settings = {"dtype": "f32", "window": 8, "done_file": done_file}
         self.fails_on_a_full_disk("eval", tokens=self.tokens, **settings)
-        self.fails_on_a_full_disk("generate", prompts=prompts, max_new_tokens=2, **settings)
+        state = self.path("state.h5")
+        self.fails_on_a_full_disk("generate", prompts=prompts, max_new_tokens=2, save_state=state, **settings)
+        self.assertFalse(state.exists(), "it would be ahead of the texts")
         self.fails_on_a_full_disk("plan", plan_length=48, **settings)
         self.fails_on_a_full_disk("plan", help=True)
         self.assertFalse(done_file.exists())

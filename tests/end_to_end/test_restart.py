@@ -482,7 +482,10 @@ class Faults(Restart):
         self.succeeds("block", block_layers=0, steps=1)
         settings = {"steps": 2, "train_feature_maps": False}
         self.succeeds("lora", **settings)
+        maps = self.work / "lora" / "feature_maps.safetensors"
+        maps.write_bytes(b"of a training that was killed")
         self.assertIn("is trained already", self.attempt("lora", 2, **settings).stderr)
+        self.assertFalse(maps.exists())
         elsewhere = self.model / ".." / self.model.name
         self.assertIn("is trained already", self.attempt("lora", model=elsewhere, **settings).stderr)
         other = support.make_miniature(self.path("other"), layers=6, hidden=64, vocab=61, heads=4, kv_heads=2,

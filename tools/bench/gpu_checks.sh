@@ -44,6 +44,15 @@ find_library() {
     return 1
 }
 
+# unpack ARCHIVE DIRECTORY: by Python where there is no xz.
+unpack() {
+    if command -v xz >/dev/null; then
+        tar -C "$2" -xJf "$1"
+    else
+        python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$1" "$2"
+    fi
+}
+
 tests() {
     check 120 "$here/test_cuda_kernels"
     check 240 "$here/test_kernels"
@@ -54,15 +63,17 @@ tests() {
 tiny() {
     local files
     files=$(mktemp -d)
-    if ! tar -C "$files" -xJf "$here/tiny.tar.xz" || ! find_library libnccl "${LOLCATS_NCCL:-}" "$files/programs/bin/test_comm"; then
+    if ! unpack "$here/tiny.tar.xz" "$files" ||
+        ! find_library libcublasLt "${LOLCATS_CUBLAS:-}" "$files/programs/bin/lolcats_block" ||
+        ! find_library libnccl "${LOLCATS_NCCL:-}" "$files/programs/bin/test_comm"; then
         log "# the tiny conversion is left out"
         failed=1
         rm -rf "$files"
         return
     fi
-    check 120 "$files/programs/run" test_comm
+    check 120 "$files/programs/run" test_comm '--gtest_filter=-*WeightBroadcast*' # whose files stay where it was built
     export LOLCATS_BIN=. LOLCATS_LAUNCHER=$files/programs/run LOLCATS_PYTHON=python3
-    check 400 "$files/tools/bench/tiny_run.sh" "$files/gpu"
+    check 300 "$files/tools/bench/tiny_run.sh" "$files/gpu"
     check 20 python3 "$files/tools/bench/compare_tiny.py" "$files/cpu" "$files/gpu"
     rm -rf "$files"
 }
