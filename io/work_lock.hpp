@@ -24,7 +24,7 @@ public:
     };
 
     /// Waits at most `stale_seconds`. An attempt that is alive is an Error that says where it runs.
-    /// Removes what older attempts left half-written in hidden/, transfer/ and lora/.
+    /// Removes what older attempts left half-written in WORK, its hidden/, transfer/ and lora/.
     explicit WorkLock(const Request& request);
     WorkLock(const WorkLock&) = delete;
     WorkLock& operator=(const WorkLock&) = delete;

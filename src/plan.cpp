@@ -6,8 +6,6 @@
 #include "src/memory_plan.hpp"
 #include "src/text_table.hpp"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <cmath>
 
@@ -226,22 +224,6 @@ std::string choices_text(const Plan& plan) {
     return aligned(rows);
 }
 
-nlohmann::ordered_json to_json(const BlockPlan& row) {
-    return {{"block_layers", row.block_layers},
-            {"blocks", row.blocks},
-            {"ranks", row.ranks},
-            {"pipeline_ranks", row.pipeline_ranks},
-            {"layers_per_rank", row.layers_per_rank},
-            {"block_weight_bytes", row.block_weight_bytes},
-            {"rank_weight_bytes", row.rank_weight_bytes},
-            {"store_bytes_paper", row.store_bytes_paper},
-            {"store_bytes", row.store_bytes},
-            {"memory", row.memory},
-            {"compute_hours", row.compute_hours},
-            {"io_hours", row.io_hours},
-            {"hours", row.hours}};
-}
-
 } // namespace
 
 int feature_dim_of(const ModelConfig& m, const Options& options) {
@@ -297,25 +279,6 @@ std::string to_text(const Plan& plan) {
     std::string text = model_text(plan) + "\n" + chosen_text(plan) + "\n" + choices_text(plan);
     for (const std::string& warning : plan.warnings) text += fmt::format("warning: {}\n", warning);
     return text;
-}
-
-nlohmann::ordered_json to_json(const Plan& plan) {
-    nlohmann::ordered_json json = {{"parameters", plan.parameters},
-                                   {"layer_parameters", plan.layer_parameters},
-                                   {"weight_bytes", plan.weight_bytes},
-                                   {"feature_map_parameters", plan.feature_map_parameters},
-                                   {"lora_parameters", plan.lora_parameters},
-                                   {"flops_per_token_layer", plan.flops_per_token_layer},
-                                   {"tokens", plan.tokens},
-                                   {"length", plan.length},
-                                   {"memory", plan.memory},
-                                   {"flops", plan.flops},
-                                   {"bandwidth", plan.bandwidth},
-                                   {"chosen", plan.chosen},
-                                   {"warnings", plan.warnings}};
-    json["choices"] = nlohmann::ordered_json::array();
-    for (const BlockPlan& row : plan.choices) json["choices"].push_back(to_json(row));
-    return json;
 }
 
 } // namespace lolcats

@@ -64,7 +64,8 @@ StreamPlan plan_stream(const Plan& plan, const Options& options, double micro_ba
     const double tokens = micro_batches * options.micro_batch * plan.length; // of the most loaded pipeline
     stream.compute_hours = tokens * plan.flops_per_token_layer * row.layers_per_rank / plan.flops / hour;
     stream.link_hours = between > 0 ? tokens * m.hidden_size * stream_bytes / options.plan_link / hour : 0;
-    stream.load_hours = plan.checkpoint_bytes * stream.data_ranks / plan.bandwidth / hour;
+    const int readers = options.weights == "read" ? stream.data_ranks : 1; // else one reads for all, or all one cache
+    stream.load_hours = plan.checkpoint_bytes * readers / plan.bandwidth / hour;
     stream.hours = stream.load_hours + (stream.compute_hours + stream.link_hours) / (1 - stream.bubble);
     return stream;
 }
@@ -90,6 +91,7 @@ MeasuredStream::MeasuredStream(const std::filesystem::path& file) {
         json.at("pipeline_ranks").get_to(pipeline_ranks);
         json.at("block_layers").get_to(block_layers);
         json.at("length").get_to(length);
+        json.at("micro_batch").get_to(micro_batch);
         json.at("tokens").get_to(tokens);
         json.at("micro_batches").get_to(micro_batches);
         json.at("bytes_sent").get_to(bytes_between_stages);
@@ -106,6 +108,7 @@ Options MeasuredStream::planned_like(Options options) const {
     options.pipeline_ranks = pipeline_ranks;
     options.block_layers = block_layers;
     options.plan_length = length;
+    options.micro_batch = micro_batch;
     options.plan_tokens = tokens;
     options.epochs = 1; // all that went by is in `tokens`
     return options;

@@ -4,7 +4,6 @@
 #include "lolcats/options.hpp"
 
 #include <array>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -26,7 +25,7 @@ struct BlockPlan {
     double store_bytes;                            ///< as this program stores them: one input a block, none for block 0
     std::array<double, plan_stages> memory;        ///< bytes a rank needs
     std::array<double, plan_stages> compute_hours; ///< in stage 2 with the bubble of its pipeline
-    std::array<double, plan_stages> io_hours;      ///< stored hidden states written (stage 0) or read (stage 1)
+    std::array<double, plan_stages> io_hours;      ///< weights read; hidden states written (0) or read (1)
     std::array<double, plan_stages> hours;         ///< the sum, as if nothing overlapped
 
     [[nodiscard]] double largest_memory() const;
@@ -71,7 +70,5 @@ void check_plan(const Plan& plan, const Options& options);
 
 /// The plan as an aligned text table.
 std::string to_text(const Plan& plan);
-
-nlohmann::ordered_json to_json(const Plan& plan);
 
 } // namespace lolcats

@@ -11,7 +11,7 @@ namespace lolcats {
 
 class Communicator;
 
-/// Version of the layout of every file the programs write.
+/// Version of the layout of what the programs write, but for files that name one of their own (docs/formats.md).
 inline constexpr int format_version = 1;
 
 /// What a program does, given its resolved settings and all ranks of the run.
@@ -39,7 +39,7 @@ std::string version_string();
 /// `git describe --always --dirty` of the sources; "unknown" if they were built outside a repository.
 std::string git_hash();
 
-/// {program, version, git, format_version, options}: stored in every file a program writes.
+/// {program, version, git, format_version, options}, these without what results do not depend on: stored in results.
 nlohmann::ordered_json run_deck(const Options& options, const std::string& program);
 
 } // namespace lolcats

@@ -20,7 +20,7 @@ struct StreamPlan {
     double memory;               ///< bytes a rank needs
     double compute_hours;        ///< a rank at work
     double link_hours;           ///< a rank receiving
-    double load_hours;           ///< all ranks reading weights at once
+    double load_hours;           ///< reading weights: once, with --weights read once for every data rank
     double hours;                ///< loading, then compute and links, stretched by the bubble
 };
 
@@ -28,13 +28,14 @@ struct StreamPlan {
 struct MeasuredStream {
     explicit MeasuredStream(const std::filesystem::path& file);
     /// `options` with the shape of that run in place of the planned one. What else it was run with (dtype, gemm,
-    /// feature maps) must be in `options`.
+    /// feature maps, validation) must be in `options`.
     [[nodiscard]] Options planned_like(Options options) const;
 
     int ranks;
     int pipeline_ranks;
     int block_layers;
     int length;                  ///< T
+    int micro_batch;             ///< sequences at once
     double tokens;               ///< that went by, in all epochs
     double micro_batches;        ///< of a pipeline
     double bytes_between_stages; ///< of all links together

@@ -255,6 +255,12 @@ void Communicator::min(std::int64_t* values, std::size_t count) const {
     all_reduce(values, count, MPI_MIN);
 }
 
+bool Communicator::any(bool here) const {
+    std::int64_t count = here ? 1 : 0;
+    max(&count, 1);
+    return count != 0;
+}
+
 void Communicator::broadcast(void* bytes, std::size_t count, int root) const {
     if (patience_) return wait(start_broadcast(bytes, count, root), "what one rank tells the others");
     for_pieces(count, largest_piece, [&](std::size_t offset, int size) {

@@ -84,6 +84,8 @@ public:
     void sum(std::int64_t* values, std::size_t count) const;
     void max(double* values, std::size_t count) const;
     void max(std::int64_t* values, std::size_t count) const;
+    /// Whether it is so on any rank.
+    [[nodiscard]] bool any(bool here) const;
     void min(std::int64_t* values, std::size_t count) const;
 
     /// The same, begun: it goes on while the request is waited for or tested.

@@ -171,8 +171,7 @@ std::map<std::string, std::string> form_metadata(const StudentForm& form, bool t
 
 Students::Students(const ModelConfig& config, const StudentForm& form, Range layers, bool tied,
                    ParameterSet& parameters)
-    : config_(config), form_(form), layers_(layers), tied_(tied), set_(parameters),
-      no_parameter_("no_parameter", config.heads) {
+    : config_(config), form_(form), layers_(layers), set_(parameters), no_parameter_("no_parameter", config.heads) {
     const io::Shape map_shape{config.heads, config.head_dim, form.feature_dim};
     const io::Shape head_shape{1, config.heads, 1, 1};
     for (int layer = layers.begin; layer < layers.end; ++layer) {

@@ -74,7 +74,6 @@ private:
     ModelConfig config_;
     StudentForm form_;
     Range layers_;
-    bool tied_;
     const ParameterSet& set_;
     Vector<float> no_parameter_; ///< [H], zeros in place of a parameter that the form does not have
     std::vector<Indices> indices_;

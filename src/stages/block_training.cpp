@@ -62,18 +62,18 @@ TransferRun prepare_transfer(const Options& options, const RunInput& input, cons
 }
 
 bool is_finished(const TransferRun& run, int block, const Communicator& group) {
-    std::int64_t finished = 0;
+    bool finished = false;
     if (group.rank() == 0) {
         // Asked in any case: it refuses to replace what is another model's.
         const bool is_there = is_result(block_file(run.options, block, ".safetensors"), run.identity, run.options);
-        finished = is_there && run.options.dump_gradients.empty() ? 1 : 0;
+        finished = is_there && run.options.dump_gradients.empty();
     }
-    group.max(&finished, 1);
-    if (finished != 0 && group.rank() == 0) {
+    finished = group.any(finished);
+    if (finished && group.rank() == 0) {
         spdlog::info("block {:2} is trained already", block);
         remove_checkpoints(state_directory(run.options, block), run.identity);
     }
-    return finished != 0;
+    return finished;
 }
 
 void write_gradients(const TransferRun& run, const Communicator& world, const FirstBatch& mine) {

@@ -166,22 +166,22 @@ void remove_maps_of_others(const std::filesystem::path& directory) {
 bool is_finished(const LoraRun& run, const Communicator& world) {
     const Options& options = run.options;
     const auto directory = lora_directory(options);
-    std::int64_t finished = 0;
+    bool finished = false;
     if (world.rank() == 0) {
         // Asked in any case: it refuses to replace what is another model's.
         const bool is_there =
             is_result(adapter_weights(directory), run.identity, options) &&
             has_adapter_config(directory, run.adapter) &&
             (!options.train_feature_maps || is_result(trained_maps(directory), run.identity, options));
-        finished = is_there && options.dump_gradients.empty() ? 1 : 0;
+        finished = is_there && options.dump_gradients.empty();
     }
-    world.max(&finished, 1);
-    if (finished != 0 && world.rank() == 0) {
+    finished = world.any(finished);
+    if (finished && world.rank() == 0) {
         spdlog::info("{} is trained already", directory.string());
         remove_checkpoints(directory / "state", run.identity);
         if (!options.train_feature_maps) remove_maps_of_others(directory);
     }
-    return finished != 0;
+    return finished;
 }
 
 /// This rank's part of the pipeline.

@@ -13,9 +13,7 @@ namespace {
 
 /// Asked before the weights of a block are loaded, which may take long. Collective over the block's ranks.
 bool has_to_stop(const Communicator& group, Interrupt& interrupt) {
-    std::int64_t wanted = interrupt.is_wanted() ? 1 : 0;
-    group.max(&wanted, 1);
-    return wanted != 0;
+    return group.any(interrupt.is_wanted());
 }
 
 /// Predicted bytes of this rank's arrays; it trains blocks of at most `layers` layers one after the other.

@@ -44,9 +44,9 @@ public:
 
 private:
     bool go_on() {
-        std::int64_t wanted = interrupt_.is_wanted() ? 1 : 0;
-        time_.measure(TimeSplit::wait, [&] { group_.control().max(&wanted, 1); });
-        const bool stops = stream_.stops(wanted != 0);
+        bool wanted = interrupt_.is_wanted();
+        time_.measure(TimeSplit::wait, [&] { wanted = group_.control().any(wanted); });
+        const bool stops = stream_.stops(wanted);
         for (auto& block : blocks_) block.before_step(stops);
         return !stops;
     }

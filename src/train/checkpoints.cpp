@@ -70,13 +70,6 @@ std::string problem_of(const Action& action) {
     return {};
 }
 
-/// Whether it is so `here`, on any rank. Collective.
-bool on_any_rank(const Communicator& group, bool here) {
-    std::int64_t count = here ? 1 : 0;
-    group.max(&count, 1);
-    return count != 0;
-}
-
 std::vector<std::filesystem::path> lines_of(const std::string& text) {
     std::vector<std::filesystem::path> lines;
     std::istringstream stream(text);
@@ -157,7 +150,7 @@ bool Checkpoints::is_due(int step) const {
 }
 
 bool Checkpoints::go_on(const ParameterSet& parameters, const Progress& progress, const MetricsLog* log) {
-    const bool stops = on_any_rank(group_, interrupt_.is_wanted());
+    const bool stops = group_.any(interrupt_.is_wanted());
     before_step(parameters, progress, log, stops);
     return !stops;
 }
@@ -166,7 +159,7 @@ void Checkpoints::before_step(const ParameterSet& parameters, const Progress& pr
                               bool stops) {
     const bool leads = group_.rank() == 0;
     if (leads || place_.writes) io::require_current_attempt();
-    const bool due = on_any_rank(group_, leads && is_due(progress.step()));
+    const bool due = group_.any(leads && is_due(progress.step()));
     if ((stops || due) && progress.step() != last_step_) save(parameters, progress, log, stops);
 }
 
@@ -190,10 +183,10 @@ Checkpoints::Outcome Checkpoints::write_collectively(const ParameterSet& paramet
         log->sync();
         directory_.publish(aside, progress.step(), options_.keep_checkpoints);
     };
-    bool is_lost = on_any_rank(group_, !problem.empty());
+    bool is_lost = group_.any(!problem.empty());
     if (!is_lost) {
         if (leads) problem = problem_of(publish);
-        is_lost = on_any_rank(group_, !problem.empty());
+        is_lost = group_.any(!problem.empty());
     }
     if (is_lost && leads && !aside.empty())
         if (const auto left = problem_of([&] { io::remove_tree(aside); }); !left.empty()) problem = left;

@@ -35,14 +35,16 @@ TEST(StreamPlanTest, OnePipelineOf405B) {
     EXPECT_NEAR(plan.hours, plan.load_hours + (plan.compute_hours + plan.link_hours) * 20013 / 20000, 1e-9);
 }
 
-TEST(StreamPlanTest, DataRanksShareABatchAndReadTheirOwnWeights) {
+TEST(StreamPlanTest, DataRanksShareABatch) {
     Options options = nine_layers_a_rank();
     const StreamPlan one = streaming(options);
     options.plan_ranks = 14 * 8;
     const StreamPlan eight = streaming(options);
     EXPECT_EQ(eight.micro_batches, one.micro_batches / 8);
     EXPECT_DOUBLE_EQ(eight.bytes_between_stages, one.bytes_between_stages);
-    EXPECT_DOUBLE_EQ(eight.load_hours, 8 * one.load_hours);
+    EXPECT_DOUBLE_EQ(eight.load_hours, one.load_hours);
+    options.weights = "read";
+    EXPECT_DOUBLE_EQ(streaming(options).load_hours, 8 * one.load_hours);
     EXPECT_DOUBLE_EQ(eight.compute_hours, one.compute_hours / 8);
     options.plan_ranks = 14 * 16; // half of them get nothing of a batch of 8
     EXPECT_EQ(streaming(options).micro_batches, eight.micro_batches);

@@ -102,9 +102,12 @@ def log_files(path):
     return block_files(path, "transfer", ".jsonl", "lolcats_block")
 
 
-def factors_of(log):
-    """The run's weights of MSE and cross-entropy, which the block's file of feature maps holds; none while it is not
-    written."""
+FACTORS = ("mse-factor", "xent-factor", "far-xent-factor")
+
+
+def settings_of(log):
+    """The run's weights of MSE and cross-entropy, and its layer-loss, which the block's file of feature maps holds; none
+    while it is not written."""
     path = log.path.with_suffix(".safetensors")
     if not path.exists():
         return {}
@@ -113,13 +116,13 @@ def factors_of(log):
             length, = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(length, path.stat().st_size)))
         options = json.loads(header["__metadata__"]["run_deck"])["options"]
-        factors = {name: options[name] for name in ("mse-factor", "xent-factor", "far-xent-factor") if name in options}
+        settings = {name: options[name] for name in (*FACTORS, "layer-loss") if name in options}
     except (ValueError, KeyError, TypeError, RecursionError, struct.error):
-        factors = None
-    if factors is None or not all(map(is_finite, factors.values())):
+        settings = None
+    if settings is None or not all(is_finite(settings[name]) for name in FACTORS if name in settings):
         log.wrong(f"{path.name} beside it is damaged")
         return {}
-    return factors
+    return settings
 
 
 def check_logs(logs):
@@ -137,14 +140,15 @@ def check_logs(logs):
 
 def figures_of(log, first_layer, factor):
     """Losses by layer. Where the log does not tell the MSE apart, it is the logged loss over its weight."""
-    factors = factors_of(log)
-    factor = factor or factors.get("mse-factor") or DEFAULT_MSE_FACTOR
+    settings = settings_of(log)
+    factor = factor or settings.get("mse-factor") or DEFAULT_MSE_FACTOR
     steps, losses = log.training.arrays()
     evaluated, evaluation_losses = log.evaluations.arrays()
     figures = {"block": log.block, "layers": [first_layer, first_layer + log.layers - 1], "steps": steps.tolist(),
                "layer_losses": losses.T.tolist(), "evaluation_steps": evaluated.tolist(),
                "evaluation_layer_losses": evaluation_losses.T.tolist(), "mse_factor": factor,
-               "cross_entropy": any(factors.get(name, 0) > 0 for name in ("xent-factor", "far-xent-factor"))}
+               "cross_entropy": any(settings.get(name, 0) > 0 for name in FACTORS[1:]),
+               "normalized": settings.get("layer-loss") == "normalized"}
     if log.best:
         loss, step, values, errors = log.best
         figures |= {"best_step": step, "best_mse": loss / factor, "best_layer_mse": [value / factor for value in values],
@@ -169,13 +173,19 @@ def print_losses(blocks, rows):
     print_table(["block", "layer", *[str(steps[i]) for i in picked]], table)
 
 
+def evaluated_as(blocks):
+    """What the evaluations' figures are."""
+    error = "MSE relative to the teacher's output" if any(block["normalized"] for block in blocks) else "MSE"
+    mixed = any(block["cross_entropy"] and not block["mse_apart"] for block in blocks)
+    return "loss over its MSE factor (cross-entropy included)" if mixed else error
+
+
 def print_evaluations(blocks):
     evaluated = [block for block in blocks if "best_mse" in block]
     if not evaluated:
         print("\nno evaluations: no sequences were held out (--validation)")
         return
-    mixed = any(block["cross_entropy"] and not block["mse_apart"] for block in evaluated)
-    print("\nevaluation " + ("loss over its MSE factor (cross-entropy included)" if mixed else "MSE") + " by block")
+    print(f"\nevaluation {evaluated_as(evaluated)} by block")
     table = []
     for block in evaluated:
         layers = block["best_layer_mse"]
@@ -198,7 +208,7 @@ def draw(file, blocks):
     scale = pyplot.cm.ScalarMappable(pyplot.Normalize(0, layers - 1), "viridis")
     figure.colorbar(scale, ax=left, label="layer")
     evaluated = [block for block in blocks if "best_mse" in block]
-    right.set(title="Evaluation MSE by block", xlabel="layers")
+    right.set(title=f"Evaluation {evaluated_as(evaluated)} by block", xlabel="layers")
     if evaluated:
         names = ["{}-{}".format(*block["layers"]) for block in evaluated]
         right.bar(names, [block["best_mse"] for block in evaluated])

@@ -8,7 +8,9 @@ set(PACKAGE_FILES ${CMAKE_INSTALL_LIBDIR}/cmake/lolcats)
 # The library of kernels
 install(TARGETS lolcats_settings lolcats_kernels EXPORT lolcats-targets)
 install(EXPORT lolcats-targets NAMESPACE lolcats:: DESTINATION ${PACKAGE_FILES})
-install(DIRECTORY include/lolcats kernels DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lolcats-hpc FILES_MATCHING PATTERN "*.hpp")
+install(DIRECTORY kernels DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lolcats-hpc FILES_MATCHING PATTERN "*.hpp")
+install(FILES include/lolcats/bfloat16.hpp include/lolcats/error.hpp include/lolcats/float8.hpp include/lolcats/model_config.hpp
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lolcats-hpc/lolcats)
 configure_package_config_file(tools/packaging/lolcats-config.cmake.in ${CMAKE_BINARY_DIR}/lolcats-config.cmake
   INSTALL_DESTINATION ${PACKAGE_FILES})
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/lolcats-config-version.cmake COMPATIBILITY SameMinorVersion)
