@@ -4,6 +4,7 @@
 #include "lolcats/error.hpp"
 #include "src/block_layout.hpp"
 #include "src/memory_plan.hpp"
+#include "src/softmax_reach.hpp"
 #include "src/text_table.hpp"
 
 #include <algorithm>
@@ -155,13 +156,8 @@ void warn(Plan& plan, const Options& options, int fitting) {
                                             gigabytes(row.largest_memory()), row.block_layers, gigabytes(plan.memory),
                                             remedy));
     }
-    const bool is_windowed = options.attention == "terrace" || options.attention == "sliding";
-    const int near = options.attention == "terrace" ? 2 * options.window : options.window;
-    if (is_windowed && options.plan_length <= near) {
-        plan.warnings.push_back(fmt::format("sequences of {} tokens never leave a window of {}: the linear attention "
-                                            "would not be trained; raise plan-length or lower window",
-                                            plan.length, options.window));
-    }
+    const std::string too_short = pure_softmax_warning(options.attention, options.window, options.plan_length);
+    if (!too_short.empty()) plan.warnings.push_back(too_short);
     if (row.blocks % row.pipeline_ranks != 0) {
         plan.warnings.push_back(fmt::format("{} blocks do not spread evenly over {} pipeline ranks: some ranks wait",
                                             row.blocks, row.pipeline_ranks));

@@ -1,5 +1,7 @@
 #include "src/stages/form_notices.hpp"
 
+#include "src/softmax_reach.hpp"
+
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
@@ -17,11 +19,8 @@ void warn_of_assumed_form(const Options& options, const FeatureMapFiles& maps, c
 }
 
 void warn_if_pure_softmax(const StudentForm& form, int length) {
-    const int reach = form.near == NearKeys::terrace ? 2 * form.window : form.window;
-    if (form.near != NearKeys::none && length <= reach)
-        spdlog::warn("sequences of {} tokens do not reach beyond the softmax window ({} keys): the linear branch is "
-                     "never used and nothing is learnt about it",
-                     length, reach);
+    const std::string text = pure_softmax_warning(near_keys_name(form.near), form.window, length);
+    if (!text.empty()) spdlog::warn("{}", text);
 }
 
 } // namespace lolcats
