@@ -2,6 +2,7 @@
 
 #include "kernels/attention_workspace.hpp"
 #include "kernels/products.hpp"
+#include "lolcats/model.hpp"
 #include "src/work_sizes.hpp"
 
 #include <algorithm>
@@ -69,9 +70,8 @@ double product_bytes(const ModelConfig& m, const Options& options, double n, boo
            (exact ? 0 : static_cast<double>(Products::workspace_bytes()));
 }
 
-AttentionShape attention_shape(const Plan& plan, const Options& options) {
-    const ModelConfig& m = plan.model;
-    return {options.micro_batch, plan.length, m.heads, m.kv_heads, m.head_dim};
+AttentionShape planned_shape(const Plan& plan, const Options& options) {
+    return attention_shape(plan.model, options.micro_batch, plan.length);
 }
 
 bool attends_in_bf16(const Options& options) {
@@ -79,7 +79,7 @@ bool attends_in_bf16(const Options& options) {
 }
 
 double teacher_attention_bytes(const Plan& plan, const Options& options) {
-    return attends_in_bf16(options) ? static_cast<double>(teacher_workspace(attention_shape(plan, options))) : 0;
+    return attends_in_bf16(options) ? static_cast<double>(teacher_workspace(planned_shape(plan, options))) : 0;
 }
 
 StudentForm student_form_of(const Plan& plan, const Options& options) {
@@ -93,7 +93,7 @@ StudentForm student_form_of(const Plan& plan, const Options& options) {
 /// Forward and backward, with the teacher beside.
 double student_attention_bytes(const Plan& plan, const Options& options, bool entropy) {
     if (!attends_in_bf16(options)) return 0;
-    const AttentionShape shape = attention_shape(plan, options);
+    const AttentionShape shape = planned_shape(plan, options);
     std::size_t most = teacher_workspace(shape);
     const auto consider = [&](const StudentForm& form) {
         most = std::max(most, student_workspace(shape, form, entropy));

@@ -276,6 +276,9 @@ class Training(InspectTest):
         self.assert_close(mixed["first_mse"], plain["first_mse"], 1e-12)
         self.assertGreater(mixed["evaluation_layer_losses"][0][0], plain["evaluation_layer_losses"][0][0])
         self.assertIn("evaluation MSE by block", self.printed)
+        relative = self.inspect("training", trained(self.path("relative"), layer_loss="normalized", **settings))[0]
+        self.assertNotAlmostEqual(relative["first_mse"] / plain["first_mse"], 1, delta=0.01)
+        self.assertIn("evaluation MSE relative to the teacher's output by block", self.printed)
 
     def test_weight_of_the_error_comes_from_the_run(self):
         settings = {"model": HOME / "model", "tokens": HOME / "model" / "tokens.h5", "window": 8, "dtype": "f32",
