@@ -3,12 +3,12 @@
 ///
 ///     LOLCATS_FAULT="CALL PATTERN NUMBER EFFECT"
 ///
-/// CALL     open, read, write (with or without a place, of one piece or several), fsync, fallocate, rename, unlink, or
-/// map PATTERN  of the file's path as in fnmatch, where * also stands for /; of the new name for rename NUMBER   n: the
-/// n-th such call of the process; n+: that one and all later ones EFFECT   EIO, ENOSPC, EDQUOT: the call fails so. For
-/// read and write also half: the call does half of what it was asked,
-///          at least a byte, and none: it does nothing and says so. A map that fails is made, but pages of its second
-///          half cannot be had: touching one raises SIGBUS, as it does where the disk does not give it.
+/// CALL     open, read, write (with or without a place, of one piece or several), fsync, fallocate, rename, unlink, map
+/// PATTERN  of the file's path as in fnmatch, where * also stands for /; of the new name for rename
+/// NUMBER   n: the n-th such call of the process; n+: that one and all later ones
+/// EFFECT   EIO, ENOSPC, EDQUOT: the call fails so. For read and write also half: the call does half of what it was
+///          asked, at least a byte, and none: it does nothing and says so. A map that fails is made, but pages of its
+///          second half cannot be had: touching one raises SIGBUS, as it does where the disk does not give it.
 ///
 /// LOLCATS_FAULT_RANK, if set, chooses the rank. LOLCATS_FAULT_LOG names a file that gets a line for each fault made:
 /// "PROCESS CALL PATH NUMBER".
