@@ -2,7 +2,7 @@
 
 #include "kernels/attention_workspace.hpp"
 #include "kernels/products.hpp"
-#include "lolcats/model.hpp"
+#include "lolcats/attention_shape.hpp"
 #include "src/work_sizes.hpp"
 
 #include <algorithm>

@@ -7,6 +7,7 @@
 #include "kernels/gemm.hpp"
 #include "kernels/rope.hpp"
 #include "kernels/views.hpp"
+#include "lolcats/attention_shape.hpp"
 #include "lolcats/model_config.hpp"
 
 #include <array>
@@ -103,15 +104,6 @@ struct LayerActivations {
     [[nodiscard]] AttentionInputs<Real> inputs() const { return {q, k, v}; }
     [[nodiscard]] AttentionOutputs<Real> outputs() const { return {y, statistics}; }
 };
-
-/// The shape of attention over B = batch sequences of T = length tokens.
-inline AttentionShape attention_shape(const ModelConfig& config, int batch, int length) {
-    return {.batch = batch,
-            .length = length,
-            .heads = config.heads,
-            .kv_heads = config.kv_heads,
-            .head_dim = config.head_dim};
-}
 
 /// How the model rotates queries and keys.
 inline RopeForm rope_form(const ModelConfig& config) {

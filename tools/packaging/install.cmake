@@ -24,9 +24,7 @@ endif()
 add_executable(write_documents tools/packaging/write_documents.cpp src/documents.cpp src/settings.cpp kernels/feature_maps.cpp
   ${VERSION_SOURCE})
 target_link_libraries(write_documents PRIVATE lolcats_settings)
-if(LOLCATS_CUDA)
-  target_compile_options(write_documents PRIVATE --host-only)
-endif()
+know_no_arrays(write_documents)
 string(TIMESTAMP TODAY "%Y-%m-%d" UTC) # or SOURCE_DATE_EPOCH
 set(DOCUMENTS ${CMAKE_BINARY_DIR}/documents)
 list(TRANSFORM PROGRAMS REPLACE "(.+)" "${DOCUMENTS}/\\1.1" OUTPUT_VARIABLE MANUAL_PAGES)
