@@ -1,7 +1,7 @@
 #include "kernels/elementwise.hpp"
 
+#include "kernels/rounding.hpp"
 #include "kernels/row_team.hpp"
-#include "lolcats/bfloat16.hpp"
 
 namespace lolcats {
 
@@ -75,6 +75,20 @@ void round_to_bf16(const Matrix<Real>& values) {
 }
 
 template <class Real>
+void narrow(const Real* in, std::size_t count, BFloat16* out) {
+    Kokkos::parallel_for(
+        "round_to_bf16", Elements(0, static_cast<std::int64_t>(count)),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
+}
+
+template <class Real>
+void widen(const BFloat16* in, std::size_t count, Real* out) {
+    Kokkos::parallel_for(
+        "widen_bf16", Elements(0, static_cast<std::int64_t>(count)),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
+}
+
+template <class Real>
 bool all_finite(const Matrix<Real>& values) {
     const Real* data = values.data();
     std::size_t wrong = 0;
@@ -91,6 +105,8 @@ bool all_finite(const Matrix<Real>& values) {
     template void add_to_rows<Real>(const Vector<Real>&, const Matrix<Real>&);                                         \
     template bool start_with<Real>(const Matrix<Real>&, const Matrix<Real>&);                                          \
     template void round_to_bf16<Real>(const Matrix<Real>&);                                                            \
+    template void narrow<Real>(const Real*, std::size_t, BFloat16*);                                                   \
+    template void widen<Real>(const BFloat16*, std::size_t, Real*);                                                    \
     template bool all_finite<Real>(const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)

@@ -1,6 +1,7 @@
 #pragma once
 /// Small loops over whole arrays.
 #include "kernels/views.hpp"
+#include "lolcats/bfloat16.hpp"
 
 namespace lolcats {
 
@@ -28,6 +29,14 @@ bool start_with(const Matrix<Real>& added, const Matrix<Real>& c);
 /// Rounds to the nearest bf16 value in place.
 template <class Real>
 void round_to_bf16(const Matrix<Real>& values);
+
+/// out[i] = in[i], to the nearest bf16 value.
+template <class Real>
+void narrow(const Real* in, std::size_t count, BFloat16* out);
+
+/// out[i] = in[i]
+template <class Real>
+void widen(const BFloat16* in, std::size_t count, Real* out);
 
 /// Whether all elements are finite.
 template <class Real>

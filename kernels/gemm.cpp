@@ -4,7 +4,6 @@
 #include "kernels/exact_gemm.hpp"
 #include "kernels/few_rows.hpp"
 #include "kernels/products.hpp"
-#include "kernels/rounding.hpp"
 #include "lolcats/error.hpp"
 
 #include <chrono>
@@ -36,20 +35,6 @@ ProductShape linear_shape(const Matrix<Real>& x, const Weight<Real>& weight, boo
         fail("linear layer [{}, {}] applied to [{}, {}]: a bug, please report it", weight.outputs(), weight.inputs(),
              s.m, s.k);
     return s;
-}
-
-template <class Real>
-void narrow(const Real* in, std::size_t count, BFloat16* out) {
-    Kokkos::parallel_for(
-        "round_to_bf16", Elements(0, static_cast<std::int64_t>(count)),
-        KOKKOS_LAMBDA(std::int64_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
-}
-
-template <class Real>
-void widen(const BFloat16* in, std::size_t count, Real* out) {
-    Kokkos::parallel_for(
-        "widen_bf16", Elements(0, static_cast<std::int64_t>(count)),
-        KOKKOS_LAMBDA(std::int64_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
 }
 
 /// What enters the products of one call. A rounded form has no rows until a product takes it.

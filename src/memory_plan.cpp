@@ -122,13 +122,13 @@ double head_widening(const ModelConfig& m, const Options& options) {
 
 } // namespace
 
-RankMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends) {
+RankMemory teacher_memory(const Plan& plan, const Options& options, int layers, Neighbours neighbours) {
     const double n = rows(plan, options);
     return {.weights = frozen_bytes(plan, layers),
             .work = activations(plan.model, n) * work_bytes,
             .attention = layers > 0 ? teacher_attention_bytes(plan, options) : 0,
             .products = layers > 0 ? product_bytes(plan.model, options, n, false) : 0,
-            .stream = stream_bytes(plan, options) + (sends ? link_memory(plan, options) : 0)};
+            .stream = stream_bytes(plan, options) + residual_link_memory(plan, options, neighbours)};
 }
 
 RankMemory transfer_memory(const Plan& plan, const Options& options, int layers, int blocks) {
@@ -183,8 +183,14 @@ double head_memory(const Plan& plan, const Options& options) {
     return plan.head_weight_bytes + logits + head_widening(m, options);
 }
 
-double link_memory(const Plan& plan, const Options& options) {
-    return messages_under_way * stream_bytes(plan, options);
+double residual_wire_bytes(const Options& options) {
+    return options.dtype == "f32" ? work_bytes : half_bytes;
+}
+
+double residual_link_memory(const Plan& plan, const Options& options, Neighbours neighbours) {
+    const double message = rows(plan, options) * plan.model.hidden_size * residual_wire_bytes(options);
+    const bool is_widened = options.dtype != "f32"; // what arrives, into another array
+    return ((neighbours.after ? messages_under_way : 0) + (neighbours.before && is_widened ? 1 : 0)) * message;
 }
 
 double lora_stage_memory(const Plan& plan, const Options& options, const LoraStage& part) {
@@ -194,8 +200,9 @@ double lora_stage_memory(const Plan& plan, const Options& options, const LoraSta
     const double links = (part.stage > 0 ? 1 : 0) + (is_last ? 0 : distils ? 2 : 1);
     const double beside =
         distils ? activations(plan.model, rows(plan, options)) * work_bytes + stream_bytes(plan, options) : 0;
-    return lora_memory(plan, options, part.layers, part.in_flight()).total() + links * link_memory(plan, options) +
-           beside + (is_last ? head_memory(plan, options) : 0);
+    return lora_memory(plan, options, part.layers, part.in_flight()).total() +
+           links * messages_under_way * stream_bytes(plan, options) + beside +
+           (is_last ? head_memory(plan, options) : 0);
 }
 
 } // namespace lolcats

@@ -19,9 +19,14 @@ struct RankMemory {
     [[nodiscard]] double total() const { return weights + trained + work + attention + products + stream + kept; }
 };
 
-/// Stage 0. `layers` that the rank computes (the last block of the model is not); `sends`: to a next stage of the
-/// pipeline.
-RankMemory teacher_memory(const Plan& plan, const Options& options, int layers, bool sends);
+/// Whether a stage of the pipeline has one before it and one after it.
+struct Neighbours {
+    bool before = false;
+    bool after = false;
+};
+
+/// Stage 0. `layers` that the rank computes (the last block of the model is not).
+RankMemory teacher_memory(const Plan& plan, const Options& options, int layers, Neighbours neighbours);
 
 /// Attention transfer (stage 1). `layers` in `blocks` blocks, each with work arrays of its own, for
 /// options.micro_batch sequences of plan.length.
@@ -40,8 +45,10 @@ int layers_recomputed(const Plan& plan, const Options& options, int layers, int 
 /// The LM head on the last stage of LoRA or evaluation.
 double head_memory(const Plan& plan, const Options& options);
 
-/// Micro-batches on their way from a stage to a neighbour, one way.
-double link_memory(const Plan& plan, const Options& options);
+/// Bytes of a number of the residual stream on its way to the next stage, in stages 0 and 1, which round it.
+double residual_wire_bytes(const Options& options);
+/// What a stage keeps of what it sends and receives in stages 0 and 1.
+double residual_link_memory(const Plan& plan, const Options& options, Neighbours neighbours);
 
 /// One stage of the pipeline in LoRA.
 struct LoraStage {

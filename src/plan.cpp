@@ -72,7 +72,7 @@ std::array<double, plan_stages> memory_of(const Plan& plan, const Options& optio
     // Stage 0 does not compute the model's last block: it matters only with one rank in the pipeline.
     const int computed = stages == 1 ? (row.blocks - 1) * row.block_layers : layers;
     const auto lora = [&](int stage) { return lora_stage_memory(plan, options, lora_stage(options, row, stage)); };
-    return {teacher_memory(plan, options, computed, stages > 1).total(),
+    return {teacher_memory(plan, options, computed, {.before = stages > 2, .after = stages > 1}).total(),
             transfer_memory(plan, options, row.block_layers, 1).total(), std::max(lora(0), lora(stages - 1))};
 }
 

@@ -15,7 +15,6 @@ namespace lolcats {
 namespace {
 
 constexpr double hour = 3600;
-constexpr double stream_bytes = 4;         ///< a number on the way from stage to stage
 constexpr double checkpoint_bytes = 4 * 4; ///< of a trained parameter: value, two moments and the best so far, copied
 /// Measured: the resident size of a program without arrays, less what it has at its start. MPI, HDF5, the products'
 /// compiled code and the threads take it, whatever the model.
@@ -36,7 +35,8 @@ double ceil_divide(double a, double b) {
 double stream_memory(const Plan& plan, const Options& options, const Shape& shape) {
     const RankMemory arrays = transfer_memory(plan, options, shape.layers_per_rank, shape.blocks_per_rank);
     const double checkpoint = shape.block_layers * layer_map_parameters(plan.model, options) * checkpoint_bytes;
-    const double links = shape.pipeline_ranks > 1 ? link_memory(plan, options) : 0;
+    const double links =
+        residual_link_memory(plan, options, {.before = shape.pipeline_ranks > 2, .after = shape.pipeline_ranks > 1});
     return program_bytes + arrays.total() + checkpoint + links;
 }
 
@@ -57,13 +57,14 @@ StreamPlan plan_stream(const Plan& plan, const Options& options, double micro_ba
     stream.micro_batches = micro_batches;
     const double between = row.pipeline_ranks - 1;
     stream.bubble = between / (micro_batches + between);
-    stream.bytes_between_stages = plan.tokens * options.epochs * m.hidden_size * stream_bytes * between;
+    const double token_bytes = m.hidden_size * residual_wire_bytes(options);
+    stream.bytes_between_stages = plan.tokens * options.epochs * token_bytes * between;
     stream.memory = stream_memory(plan, options,
                                   {row.layers_per_rank, blocks_of_stage(row.blocks, row.pipeline_ranks, 0).size(),
                                    row.block_layers, row.pipeline_ranks});
     const double tokens = micro_batches * options.micro_batch * plan.length; // of the most loaded pipeline
     stream.compute_hours = tokens * plan.flops_per_token_layer * row.layers_per_rank / plan.flops / hour;
-    stream.link_hours = between > 0 ? tokens * m.hidden_size * stream_bytes / options.plan_link / hour : 0;
+    stream.link_hours = between > 0 ? tokens * token_bytes / options.plan_link / hour : 0;
     const int readers = options.weights == "read" ? stream.data_ranks : 1; // else one reads for all, or all one cache
     stream.load_hours = plan.checkpoint_bytes * readers / plan.bandwidth / hour;
     stream.hours = stream.load_hours + (stream.compute_hours + stream.link_hours) / (1 - stream.bubble);

@@ -1,5 +1,7 @@
 #include "src/comm/stage_link.hpp"
 
+#include "kernels/elementwise.hpp"
+
 namespace lolcats {
 
 namespace {
@@ -8,8 +10,19 @@ int other_of_pair(const ArrayCommunicator& link) {
     return 1 - link.rank();
 }
 
-void receive_array(ArrayCommunicator& link, float* values, std::size_t count) {
-    link.receive(values, count * sizeof(float), other_of_pair(link))->wait();
+template <class T>
+void receive_array(ArrayCommunicator& link, T* values, std::size_t count) {
+    link.receive(values, count * sizeof(T), other_of_pair(link))->wait();
+}
+
+std::size_t bytes_of(Wire wire, const Matrix<float>& values) {
+    return values.size() * (wire == Wire::bf16 ? sizeof(BFloat16) : sizeof(float));
+}
+
+void pack(Wire wire, const Matrix<float>& values, unsigned char* message) {
+    if (wire == Wire::bf16) return narrow(values.data(), values.size(), reinterpret_cast<BFloat16*>(message));
+    const Matrix<float> copy(reinterpret_cast<float*>(message), values.extent(0), values.extent(1));
+    Kokkos::deep_copy(Execution(), copy, values);
 }
 
 /// One number goes over a new link. NCCL connects two ranks at their first message, for which it needs both of them
@@ -24,8 +37,9 @@ void try_out(ArrayCommunicator& link, bool sends) {
 
 } // namespace
 
-StageLink::StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow)
+StageLink::StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow, Wire wire)
     : pipeline_(pipeline.duplicate()) {
+    forward_out_.wire = wire;
     pipeline_.limit_waiting(Patience("stages of a pipeline", transport.timeout));
     // First the links above even stages, then those above odd ones: every stage makes its two in a turn of their own.
     for (const int parity : {0, 1}) {
@@ -58,8 +72,11 @@ void StageLink::connect(const Communicator& pair, bool is_lower, const ArrayTran
     try_out(*backward, !is_lower);
 }
 
-void StageLink::receive_forward(const Matrix<float>& x) const {
-    receive_array(*forward_in_, x.data(), x.size());
+void StageLink::receive_forward(const Matrix<float>& x) {
+    if (forward_out_.wire == Wire::f32) return receive_array(*forward_in_, x.data(), x.size());
+    BFloat16* const message = reserve(arrived_, x.size(), "message");
+    receive_array(*forward_in_, message, x.size());
+    widen(message, x.size(), x.data());
 }
 
 void StageLink::receive_backward(const Matrix<float>& dx) const {
@@ -81,16 +98,16 @@ void StageLink::flush() {
 void StageLink::Outbox::send(const Matrix<float>& values) {
     Slot& slot = ring[next++ % most_under_way];
     if (slot.transfer) slot.transfer->wait();
-    if (slot.data.size() < values.size()) {
+    const std::size_t bytes = bytes_of(wire, values);
+    if (slot.data.size() < bytes) {
         for (Slot& each : ring) {
             if (each.transfer) each.transfer->wait();
-            each.data = Vector<float>(uninitialized("message"), values.size());
+            each.data = Vector<unsigned char>(uninitialized("message"), bytes);
         }
     }
-    const Matrix<float> copy(slot.data.data(), values.extent(0), values.extent(1));
-    Kokkos::deep_copy(Execution(), copy, values);
-    bytes_sent += values.size() * sizeof(float);
-    slot.transfer = link->send(slot.data.data(), values.size() * sizeof(float), other_of_pair(*link));
+    pack(wire, values, slot.data.data());
+    bytes_sent += bytes;
+    slot.transfer = link->send(slot.data.data(), bytes, other_of_pair(*link));
 }
 
 void StageLink::Outbox::flush() {

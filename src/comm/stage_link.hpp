@@ -1,6 +1,7 @@
 #pragma once
 /// Activations and their gradients between neighbouring stages of a pipeline.
 #include "kernels/views.hpp"
+#include "lolcats/bfloat16.hpp"
 #include "src/comm/array_communicator.hpp"
 #include "src/work_sizes.hpp"
 
@@ -11,6 +12,12 @@ namespace lolcats {
 
 /// Which ways arrays flow.
 enum class Flow { forward, both };
+
+/// The type of numbers on their way forward. Gradients travel in float.
+enum class Wire {
+    f32,
+    bf16 ///< rounded, which changes nothing where they are bf16 values already
+};
 
 /// Each pair of neighbours has a communicator of its own for each way, and so, on a GPU, a stream of its own.
 ///
@@ -32,7 +39,7 @@ public:
     static constexpr std::size_t most_under_way = messages_under_way;
 
     /// Collective over `pipeline`.
-    StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow);
+    StageLink(const Communicator& pipeline, const ArrayTransport& transport, Flow flow, Wire wire = Wire::f32);
     StageLink(const StageLink&) = delete;
     StageLink& operator=(const StageLink&) = delete;
     ~StageLink();
@@ -48,7 +55,7 @@ public:
     void send_forward(const Matrix<float>& x) { forward_out_.send(x); }
     void send_backward(const Matrix<float>& dx) { backward_out_.send(dx); }
     /// Returns when the message is there.
-    void receive_forward(const Matrix<float>& x) const;
+    void receive_forward(const Matrix<float>& x);
     void receive_backward(const Matrix<float>& dx) const;
     /// The first stage's word on every stage. It travels after what was sent before it; a stage waits for the one
     /// before it only.
@@ -63,10 +70,11 @@ private:
     /// What leaves this stage one way, in a ring of buffers that is allocated once.
     struct Outbox {
         struct Slot {
-            Vector<float> data;
+            Vector<unsigned char> data;
             std::unique_ptr<Transfer> transfer;
         };
         std::unique_ptr<ArrayCommunicator> link;
+        Wire wire = Wire::f32;
         std::array<Slot, most_under_way> ring;
         std::size_t next = 0;
         std::size_t bytes_sent = 0;
@@ -82,6 +90,7 @@ private:
     std::unique_ptr<ArrayCommunicator> backward_in_;
     Outbox forward_out_;
     Outbox backward_out_;
+    Vector<BFloat16> arrived_; ///< a message in bf16, before it is widened
 };
 
 } // namespace lolcats

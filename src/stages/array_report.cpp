@@ -36,6 +36,10 @@ Communicator ranks_of_same_memory(const Communicator& world) {
 
 } // namespace
 
+Neighbours neighbours(const Mesh& mesh) {
+    return {.before = mesh.stage > 0, .after = mesh.stage + 1 < mesh.pipeline_ranks};
+}
+
 RunPlan::RunPlan(const RunInput& input, const Options& options, Arithmetic arithmetic, int ranks)
     : options(as_run(input, options, arithmetic, ranks)), plan(make_plan(input.config, this->options)) {}
 

@@ -8,6 +8,9 @@
 
 namespace lolcats {
 
+/// Where the rank stands in its pipeline.
+Neighbours neighbours(const Mesh& mesh);
+
 /// The plan of the current run, for src/memory_plan.hpp.
 struct RunPlan {
     RunPlan(const RunInput& input, const Options& options, Arithmetic arithmetic, int ranks);

@@ -25,7 +25,8 @@ void StoredStream::read(const Sequences& sequences, float* out) const {
 
 PipelineStream::PipelineStream(const RunInput& input, const Communicator& pipeline, const ArrayTransport& transport,
                                TimeSplit& time)
-    : input_(input), pipeline_(pipeline), time_(time), link_(pipeline, transport, Flow::forward) {}
+    : input_(input), pipeline_(pipeline), time_(time),
+      link_(pipeline, transport, Flow::forward, residual_wire(input.storage)) {}
 
 void PipelineStream::enter(const Sequences& sequences, const Matrix<float>& x) {
     if (link_.is_first())

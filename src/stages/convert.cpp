@@ -33,7 +33,7 @@ double array_bytes(const TransferRun& run, const Mesh& mesh) {
     const Range blocks = blocks_of_stage(run.input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
     const int layers = run.input.layout.layers_of(blocks).size();
     return transfer_memory(plan.plan, plan.options, layers, blocks.size()).total() +
-           (mesh.stage + 1 < mesh.pipeline_ranks ? link_memory(plan.plan, plan.options) : 0);
+           residual_link_memory(plan.plan, plan.options, neighbours(mesh));
 }
 
 } // namespace

@@ -32,8 +32,7 @@ double array_bytes(const Options& options, const RunInput& input, const Mesh& me
     const Range blocks = blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage);
     int layers = 0;
     for (int block = blocks.begin; block < blocks.end; ++block) layers += layers_to_run(input.layout, block).size();
-    const bool is_last = mesh.stage + 1 == mesh.pipeline_ranks;
-    return teacher_memory(plan.plan, plan.options, layers, !is_last).total();
+    return teacher_memory(plan.plan, plan.options, layers, neighbours(mesh)).total();
 }
 
 /// One rank's consecutive blocks as the teacher, with the stores of their inputs.
@@ -41,7 +40,8 @@ class TeacherStage {
 public:
     TeacherStage(const Options& options, const RunInput& input, const Mesh& mesh, const InputIdentity& identity,
                  Arithmetic arithmetic)
-        : input_(input), mesh_(mesh), link_(mesh.pipeline, array_transport(options), Flow::forward),
+        : input_(input), mesh_(mesh),
+          link_(mesh.pipeline, array_transport(options), Flow::forward, residual_wire(input.storage)),
           replicas_(make_array_communicator(mesh.data, array_transport(options), replicas_name(mesh))),
           weights_(options, input, *replicas_),
           blocks_(blocks_of_stage(input.layout.blocks, mesh.pipeline_ranks, mesh.stage)), arithmetic_(arithmetic),

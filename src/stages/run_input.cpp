@@ -125,6 +125,10 @@ ArrayTransport array_transport(const Options& options) {
     return {form, std::chrono::duration<double>(options.communication_timeout)};
 }
 
+Wire residual_wire(Storage storage) {
+    return storage == Storage::full ? Wire::f32 : Wire::bf16;
+}
+
 Arithmetic choose_arithmetic(const Options& options, const Communicator& world) {
     return adopt(wanted_arithmetic(options, world));
 }

@@ -7,6 +7,7 @@
 #include "lolcats/options.hpp"
 #include "src/comm/array_communicator.hpp"
 #include "src/comm/mesh.hpp"
+#include "src/comm/stage_link.hpp"
 #include "src/model/embedding.hpp"
 #include "src/model/weights.hpp"
 
@@ -39,6 +40,9 @@ private:
 
 /// What carries arrays between ranks, as asked.
 ArrayTransport array_transport(const Options& options);
+
+/// How the residual stream of stages 0 and 1 travels: as they round it.
+Wire residual_wire(Storage storage);
 
 /// The arithmetic of matrix products: as asked; by default exact for f32 weights and what rank 0 measured to be faster
 /// for others. Throws Error if it does not go with the type of the weights. Collective.

@@ -114,6 +114,32 @@ TEST_P(StageLinkTest, MessagesMayDifferInSize) {
     link.flush();
 }
 
+/// Two bytes a number; what is a bf16 value arrives as it was.
+TEST_P(StageLinkTest, ActivationsMayTravelInBf16) {
+    StageLink link(world, transport(), Flow::forward, Wire::bf16);
+    for (const float value : {1.0F, -0.375F, 3.140625F, 1.0F + 0x1p-10F}) {
+        const float rounded = to_float(to_bfloat16(value));
+        if (link.is_first())
+            Kokkos::deep_copy(x, value);
+        else
+            link.receive_forward(x);
+        expect_filled(x, link.is_first() ? value : rounded);
+        if (!link.is_last()) link.send_forward(x);
+    }
+    link.flush();
+    EXPECT_EQ(link.bytes_sent(), link.is_last() ? 0 : 4 * x.size() * 2);
+}
+
+TEST_P(StageLinkTest, GradientsTravelInFloat) {
+    StageLink link(world, transport(), Flow::both, Wire::bf16);
+    constexpr float value = 1.0F + 0x1p-20F;
+    Kokkos::deep_copy(x, link.is_last() ? value : 0.0F);
+    if (!link.is_last()) link.receive_backward(x);
+    expect_filled(x, value);
+    if (!link.is_first()) link.send_backward(x);
+    link.flush();
+}
+
 TEST_P(StageLinkTest, AWordTravelsBehindTheMessages) {
     StageLink link(world, transport(), Flow::forward);
     for (const bool word : {true, false, true}) {

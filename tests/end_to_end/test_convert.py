@@ -239,13 +239,13 @@ class Restart(ConvertTest):
 
 class Report(ConvertTest):
     def test_figures_of_the_run(self):
-        options = settings("f32", block_layers=4)  # 4 blocks
-        for ranks, links in ((4, 3), (2, 1), (1, 0)):
+        for ranks, links, dtype, number in ((4, 3, "f32", 4), (2, 1, "bf16", 2), (1, 0, "f32", 4)):
+            options = settings(dtype, block_layers=4)  # 4 blocks
             work = self.streamed(ranks, **options)
             report = json.loads((work / "transfer" / "run.json").read_text())
             sequences = 3 + 2 + 3 + 2 + 3 + 4 * 2  # five batches of five sequences by three, four evaluations of two
             self.assertEqual(report["tokens"], sequences * 53)
-            self.assertEqual(report["bytes_sent"], sequences * 53 * 32 * 4 * links)
+            self.assertEqual(report["bytes_sent"], sequences * 53 * 32 * number * links)
             self.assertEqual((report["ranks"], report["pipeline_ranks"]), (ranks, ranks))
             for part in ("compute_seconds", "wait_seconds", "file_seconds"):
                 self.assertTrue(0 <= report[part]["mean"] <= report[part]["largest"] <= report["seconds"]["largest"])

@@ -55,6 +55,19 @@ TEST(Elementwise, RoundToBf16IsToNearestEven) {
     EXPECT_TRUE(close(values(a), {256, 260, 258, -258, 1, 3.140625}, 0));
 }
 
+TEST(Elementwise, NarrowedAndWidenedIsRounded) {
+    for (const int size : {1, 6, 1031}) {
+        const auto numbers = random_values(size, 5);
+        const auto rounded = matrix<double>(1, size, numbers);
+        round_to_bf16(rounded);
+        const auto x = vector<double>(numbers);
+        const Vector<BFloat16> half("half", size);
+        narrow(x.data(), x.size(), half.data());
+        widen(half.data(), half.size(), x.data());
+        EXPECT_EQ(values(x), values(rounded)) << size;
+    }
+}
+
 TEST(Elementwise, AllFiniteFindsOneBadElement) {
     for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
                              -std::numeric_limits<double>::infinity()}) {

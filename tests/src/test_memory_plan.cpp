@@ -47,6 +47,18 @@ TEST(MemoryPlanTest, ActivationsAreKeptWithinWhatTheyMayTake) {
     EXPECT_EQ(layers_recomputed(plan, options, 9, 1), 8);
 }
 
+TEST(MemoryPlanTest, MessagesAreOfTheTypeThatTheStreamIsRoundedTo) {
+    Options options;
+    const Plan plan = nine_layers_of_405b(options);
+    const double numbers = 1024.0 * 16384;
+    EXPECT_EQ(residual_link_memory(plan, options, {}), 0);
+    EXPECT_EQ(residual_link_memory(plan, options, {.before = true}), 2 * numbers) << "before it is widened";
+    EXPECT_EQ(residual_link_memory(plan, options, {.after = true}), 4 * 2 * numbers);
+    EXPECT_EQ(teacher_memory(plan, options, 9, {.before = true, .after = true}).stream, (4 + 5 * 2) * numbers);
+    options.dtype = "f32";
+    EXPECT_EQ(residual_link_memory(plan, options, {.before = true, .after = true}), 4 * 4 * numbers);
+}
+
 TEST(MemoryPlanTest, BlocksHaveWorkArraysOfTheirOwn) {
     Options options;
     const Plan plan = nine_layers_of_405b(options);

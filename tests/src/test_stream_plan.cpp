@@ -29,10 +29,19 @@ TEST(StreamPlanTest, OnePipelineOf405B) {
     EXPECT_EQ(plan.data_ranks, 1);
     EXPECT_EQ(plan.micro_batches, 20000);
     EXPECT_DOUBLE_EQ(plan.bubble, 13.0 / 20013);
-    EXPECT_DOUBLE_EQ(plan.bytes_between_stages, 4.0 * 20e6 * 16384 * 13);
+    EXPECT_DOUBLE_EQ(plan.bytes_between_stages, 2.0 * 20e6 * 16384 * 13);
     EXPECT_GT(plan.memory, 57.4e9); // the weights alone
     EXPECT_LT(plan.memory, 80e9);
     EXPECT_NEAR(plan.hours, plan.load_hours + (plan.compute_hours + plan.link_hours) * 20013 / 20000, 1e-9);
+}
+
+TEST(StreamPlanTest, TheStreamOfF32WeightsIsNotRounded) {
+    Options options = nine_layers_a_rank();
+    const StreamPlan rounded = streaming(options);
+    options.dtype = "f32";
+    const StreamPlan plan = streaming(options);
+    EXPECT_DOUBLE_EQ(plan.bytes_between_stages, 2 * rounded.bytes_between_stages);
+    EXPECT_DOUBLE_EQ(plan.link_hours, 2 * rounded.link_hours);
 }
 
 TEST(StreamPlanTest, DataRanksShareABatch) {

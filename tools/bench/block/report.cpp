@@ -149,8 +149,9 @@ Projection project(const Settings& s, const Figures& f) {
     const double between = s.stages() - 1;
     // The slowest stage, which has the head, sets the pace; activations and their gradients are sent after it computed.
     const double sends = f.passes > 1 ? 2 : 1;
-    const double row = 4.0 * s.options.micro_batch * s.length() * s.model.hidden_size;
-    const double link = between > 0 ? sends * row / s.options.plan_link : 0;
+    const double number = f.passes > 1 ? sizeof(float) : residual_wire_bytes(s.options);
+    const double sent = sends * number * s.options.micro_batch * s.length() * s.model.hidden_size;
+    const double link = between > 0 ? sent / s.options.plan_link : 0;
     const double pace = (f.seconds - f.optimizer_seconds) / micro + f.head_seconds + link;
     // Attention transfer never turns back: its pipeline fills once for the whole run. LoRA's fills for every step.
     const double steps_filled = f.passes > 1 ? 1 : s.options.plan_tokens / tokens(s);

@@ -37,7 +37,7 @@ public:
     [[nodiscard]] double passes() const override { return 1; }
 
     [[nodiscard]] std::vector<std::pair<std::string, double>> predicted_memory(const Plan& plan) const override {
-        const RankMemory m = teacher_memory(plan, settings_.options, settings_.layers, false);
+        const RankMemory m = teacher_memory(plan, settings_.options, settings_.layers, {});
         return {{"weights", m.weights},
                 {"work", m.work},
                 {"attention", m.attention},
