@@ -66,11 +66,13 @@ public:
         else
             link_.receive_forward(x);
         for (int block = blocks_.begin; block < blocks_.end; ++block) {
-            store(block, sequences, x);
+            copy_to_host(block, x);
+            if (is_host_memory()) store(block, sequences); // before the layers overwrite it
             for (const auto& weights : layers_[block - blocks_.begin]) {
                 teacher_layer({input_.config, rope_, gemm_}, shape, weights, for_shape(activations_, shape), x);
                 round_residual(input_.storage, x);
             }
+            if (!is_host_memory()) store(block, sequences); // while a GPU computes the layers
         }
         if (!link_.is_last()) link_.send_forward(x);
     }
@@ -118,16 +120,22 @@ private:
         layers_.push_back(load_layers<float>(weights_.source(), input_.config, layers, input_.storage));
     }
 
-    void store(int block, const Sequences& sequences, const Matrix<float>& x) {
-        const auto& store = stores_[block - blocks_.begin];
-        if (store == nullptr) return;
+    [[nodiscard]] bool is_host_memory() const { return host_x_.data() == x_.data(); }
+
+    void copy_to_host(int block, const Matrix<float>& x) const {
+        if (stores_[block - blocks_.begin] == nullptr) return;
         // On the compute stream: a wait for the whole device would be one for what is on its way to the next stage.
         const auto host = Kokkos::subview(host_x_, Kokkos::make_pair(std::size_t{0}, x.extent(0)), Kokkos::ALL);
         Kokkos::deep_copy(Execution(), host, x);
         Execution().fence("the states are in the host's memory");
+    }
+
+    void store(int block, const Sequences& sequences) {
+        const auto& store = stores_[block - blocks_.begin];
+        if (store == nullptr) return;
         const std::size_t size = static_cast<std::size_t>(input_.length()) * input_.config.hidden_size;
         for (std::size_t i = 0; i < sequences.size(); ++i)
-            if (!store->is_done(sequences[i])) store->write(sequences[i], host.data() + i * size);
+            if (!store->is_done(sequences[i])) store->write(sequences[i], host_x_.data() + i * size);
     }
 
     const RunInput& input_;
@@ -141,8 +149,8 @@ private:
     RopeTable<float> rope_;
     LayerActivations<float> activations_;
     Matrix<float> x_;
-    decltype(Kokkos::create_mirror_view(Matrix<float>())) host_x_ =
-        Kokkos::create_mirror_view(x_); ///< x_ itself on a host
+    decltype(Kokkos::create_mirror_view(Kokkos::SharedHostPinnedSpace{}, Matrix<float>())) host_x_ =
+        Kokkos::create_mirror_view(Kokkos::SharedHostPinnedSpace{}, x_); ///< x_ itself on a host
     std::vector<std::unique_ptr<io::HiddenStoreWriter>> stores_;
     std::vector<std::vector<LayerWeights<float>>> layers_;
 };
