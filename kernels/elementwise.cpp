@@ -81,11 +81,11 @@ void narrow(const Real* in, std::size_t count, BFloat16* out) {
         KOKKOS_LAMBDA(std::int64_t i) { out[i] = rounded_to<BFloat16>(in[i]); });
 }
 
-template <class Real>
-void widen(const BFloat16* in, std::size_t count, Real* out) {
+template <class T, class Real>
+void widen(const T* in, std::size_t count, Real* out) {
     Kokkos::parallel_for(
-        "widen_bf16", Elements(0, static_cast<std::int64_t>(count)),
-        KOKKOS_LAMBDA(std::int64_t i) { out[i] = static_cast<Real>(to_float(in[i])); });
+        "widen", Elements(0, static_cast<std::int64_t>(count)),
+        KOKKOS_LAMBDA(std::int64_t i) { out[i] = static_cast<Real>(widened(in[i])); });
 }
 
 template <class Real>
@@ -106,7 +106,8 @@ bool all_finite(const Matrix<Real>& values) {
     template bool start_with<Real>(const Matrix<Real>&, const Matrix<Real>&);                                          \
     template void round_to_bf16<Real>(const Matrix<Real>&);                                                            \
     template void narrow<Real>(const Real*, std::size_t, BFloat16*);                                                   \
-    template void widen<Real>(const BFloat16*, std::size_t, Real*);                                                    \
+    template void widen<float, Real>(const float*, std::size_t, Real*);                                                \
+    template void widen<BFloat16, Real>(const BFloat16*, std::size_t, Real*);                                          \
     template bool all_finite<Real>(const Matrix<Real>&);
 LOLCATS_INSTANTIATE(float)
 LOLCATS_INSTANTIATE(double)

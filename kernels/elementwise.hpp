@@ -34,9 +34,9 @@ void round_to_bf16(const Matrix<Real>& values);
 template <class Real>
 void narrow(const Real* in, std::size_t count, BFloat16* out);
 
-/// out[i] = in[i]
-template <class Real>
-void widen(const BFloat16* in, std::size_t count, Real* out);
+/// out[i] = in[i]. T: float, or BFloat16.
+template <class T, class Real>
+void widen(const T* in, std::size_t count, Real* out);
 
 /// Whether all elements are finite.
 template <class Real>

@@ -1,22 +1,10 @@
 #include "src/model/embedding.hpp"
 
-#include "kernels/rounding.hpp"
+#include "kernels/elementwise.hpp"
 
 #include <vector>
 
 namespace lolcats {
-
-namespace {
-
-template <class T>
-void widen_all(const T* values, const Matrix<float>& x) {
-    float* const out = x.data();
-    Kokkos::parallel_for(
-        "widen_embeddings", Elements(0, static_cast<std::int64_t>(x.size())),
-        KOKKOS_LAMBDA(std::int64_t i) { out[i] = widened(values[i]); });
-}
-
-} // namespace
 
 void Embedding::rows(std::span<const std::int32_t> tokens, const Matrix<float>& x) {
     if (in_place_) return write(tokens, x);
@@ -49,7 +37,7 @@ void Embedding::send(std::span<const std::int32_t> tokens, const Matrix<float>& 
     gather(tokens, values);
     // After this the device has taken all that was sent before, so that the other memory may be filled next time.
     Execution().fence("embeddings sent before are in place");
-    widen_all(values, x);
+    widen(values, x.size(), x.data());
 }
 
 } // namespace lolcats

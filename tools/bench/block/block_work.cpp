@@ -78,7 +78,7 @@ public:
                 factor * (n_ * in + in * out) + f32 * n_ * out * (p.adds && !backward ? 2 : 1));
             const bool is_float8 = storage_ == Storage::fp8;
             const double stored = is_float8 ? fp8 : bf16;
-            if (factor != stored) add(is_float8 ? "widen_float8" : "widen_bf16", 0, (factor + stored) * in * out);
+            if (factor != stored) add(is_float8 ? "widen_float8" : "widen", 0, (factor + stored) * in * out);
         }
     }
 
